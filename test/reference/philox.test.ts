@@ -1,0 +1,44 @@
+import { describe, expect, test } from 'vitest';
+import { dropoutFactors } from './dropout.ts';
+import { philox4x32, type Words4 } from './philox.ts';
+
+// Random123's known answers (kat_vectors, philox4x32 with 10 rounds).
+const known: { counter: Words4; key: readonly [number, number]; out: Words4 }[] = [
+  { counter: [0, 0, 0, 0], key: [0, 0], out: [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8] },
+  {
+    counter: [0xffffffff, 0xffffffff, 0xffffffff, 0xffffffff],
+    key: [0xffffffff, 0xffffffff],
+    out: [0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd],
+  },
+  {
+    counter: [0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344],
+    key: [0xa4093822, 0x299f31d0],
+    out: [0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1],
+  },
+];
+
+test.each(known)('philox4x32-10: gives the published answer for counter $counter', ({ counter, key, out }) => {
+  expect(philox4x32(counter, key)).toEqual(out);
+});
+
+describe('dropout', () => {
+  const base = { seed: [5, 6] as const, layer: 7, step: 8 };
+
+  test('keeps all at p = 0 and about 1 - p of many, scaled so that the mean stays', () => {
+    expect(dropoutFactors({ p: 0, ...base }, 9)).toEqual(new Float64Array(9).fill(1));
+    const factors = dropoutFactors({ p: 0.25, ...base }, 20_000);
+    const mean = factors.reduce((a, b) => a + b) / factors.length;
+    expect(Math.abs(mean - 1)).toBeLessThan(0.02); // five standard deviations
+    expect([...new Set(factors)].sort()).toEqual([0, 1 / 0.75]);
+  });
+
+  test('element e takes word e % 4 of block floor(e / 4)', () => {
+    const factors = dropoutFactors({ p: 0.5, ...base }, 11);
+    const words = [0, 1, 2].flatMap((block) => philox4x32([block, 0, 7, 8], [5, 6]));
+    expect([...factors]).toEqual(words.slice(0, 11).map((word) => (word >= 2 ** 31 ? 2 : 0)));
+  });
+
+  test.each([{ seed: [5, 7] as const }, { layer: 8 }, { step: 9 }])('another mask for %o', (change) => {
+    expect(dropoutFactors({ p: 0.5, ...base, ...change }, 64)).not.toEqual(dropoutFactors({ p: 0.5, ...base }, 64));
+  });
+});
