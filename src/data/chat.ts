@@ -1,0 +1,184 @@
+import { Template } from '@huggingface/jinja';
+import { LowrankError } from '../error.ts';
+import { isObject } from './tokenizer-files.ts';
+import type { Tokenizer } from './tokenizer.ts';
+
+/** One turn. Templates read more keys than these (`tool_calls`, `name`, `reasoning_content`); all are handed on. */
+export interface ChatMessage {
+  readonly role: string;
+  readonly content?: unknown;
+  readonly [key: string]: unknown;
+}
+
+export interface RenderChatOptions {
+  /** Ends the text where the assistant's answer begins. */
+  readonly addGenerationPrompt?: boolean;
+  /** Tool descriptions (JSON schema objects) for templates that list them. */
+  readonly tools?: readonly unknown[];
+}
+
+/**
+ * Renders a conversation with the model's own chat template. The text holds its special tokens already: encode it with
+ * `addSpecialTokens: false`.
+ *
+ * @throws LowrankError ERR_UNSUPPORTED when the model has no chat template, ERR_DATA when the template refuses the messages.
+ * @example
+ * ```ts
+ * const text = renderChat(tokenizer, [{ role: 'user', content: 'Hello' }], { addGenerationPrompt: true });
+ * const ids = tokenizer.encode(text, { addSpecialTokens: false });
+ * ```
+ */
+export function renderChat(tokenizer: Tokenizer, messages: readonly ChatMessage[], options: RenderChatOptions = {}): string {
+  return templatesOf(tokenizer).plain(messages, options);
+}
+
+/** A stretch of a rendered conversation: trained (the assistant speaks) or only read. */
+export interface ChatSegment {
+  readonly text: string;
+  readonly trained: boolean;
+}
+
+/**
+ * Renders a conversation and says which stretches the assistant speaks: what lies between the template's
+ * `{% generation %}` tags, or without such tags what each assistant turn adds to the text before it.
+ *
+ * @throws as `renderChat`, and ERR_DATA when the template renders a turn so that its place can't be told.
+ */
+export function chatSegments(tokenizer: Tokenizer, messages: readonly ChatMessage[], options: RenderChatOptions = {}): ChatSegment[] {
+  const { plain, marked } = templatesOf(tokenizer);
+  if (marked) return segmentsByMarks(marked(withoutMarks(messages), options));
+  const full = plain(messages, options);
+  return segmentsBySpans(full, assistantSpans(full, messages, (turns, more) => plain(turns, { ...options, addGenerationPrompt: false, ...more })));
+}
+
+type Render = (messages: readonly ChatMessage[], options: RenderChatOptions) => string;
+/** `marked` renders with OPEN and CLOSE around what the assistant speaks; null when the template has no tags for it. */
+interface Templates {
+  readonly plain: Render;
+  readonly marked: Render | null;
+}
+
+const templates = new WeakMap<Tokenizer, Templates>();
+
+function templatesOf(tokenizer: Tokenizer): Templates {
+  const known = templates.get(tokenizer);
+  if (known) return known;
+  const source = tokenizer.chatTemplate;
+  if (source === null) {
+    throw new LowrankError('ERR_UNSUPPORTED', 'chat: "messages" need a chat template (the model has none in tokenizer_config.json or chat_template.jinja; use "prompt" and "completion", or add one)');
+  }
+  const made = { plain: renderer(tokenizer, source), marked: GENERATION.test(source) ? renderer(tokenizer, withMarks(source)) : null };
+  templates.set(tokenizer, made);
+  return made;
+}
+
+function renderer(tokenizer: Tokenizer, source: string): Render {
+  let template: Template;
+  try {
+    template = new Template(source);
+  } catch (cause) {
+    throw new LowrankError('ERR_FORMAT', `chat template: must be valid Jinja (${(cause as Error).message})`, { cause });
+  }
+  const named = { bos_token: tokenText(tokenizer, tokenizer.bosId), eos_token: tokenText(tokenizer, tokenizer.eosId), pad_token: tokenText(tokenizer, tokenizer.padId) };
+  return (messages, { addGenerationPrompt = false, tools }) => {
+    try {
+      return String(template.render({ ...named, messages, tools: tools ?? null, documents: null, add_generation_prompt: addGenerationPrompt }));
+    } catch (cause) {
+      throw new LowrankError('ERR_DATA', `chat template: must accept the messages (it says: ${(cause as Error).message})`, { cause });
+    }
+  };
+}
+
+function tokenText(tokenizer: Tokenizer, id: number | null): string {
+  return id === null ? '' : tokenizer.decode([id]);
+}
+
+const GENERATION = /{%-?\s*generation\s*-?%}/;
+// Private-use characters: no tokenizer or text gives them a meaning.
+const OPEN = '\uF5A0';
+const CLOSE = '\uF5A1';
+
+/** Each tag becomes a pair of block tags around its mark, so that Jinja trims the white space beside it just as before. */
+function withMarks(source: string): string {
+  return source.replace(/{%(-?)\s*(end)?generation\s*(-?)%}/g, (_, left: string, end: string | undefined, right: string) => `{%${left} if true %}${end ? CLOSE : OPEN}{% endif ${right}%}`);
+}
+
+/** The same messages; refused in the odd case that they hold a mark themselves. */
+function withoutMarks(messages: readonly ChatMessage[]): readonly ChatMessage[] {
+  const found = /[\uF5A0\uF5A1]/.exec(JSON.stringify(messages));
+  if (!found) return messages;
+  const code = found[0].charCodeAt(0).toString(16).toUpperCase();
+  throw new LowrankError('ERR_DATA', `chat template: messages must not hold U+F5A0 or U+F5A1, which mark the answers (found U+${code})`);
+}
+
+function segmentsByMarks(text: string): ChatSegment[] {
+  const parts = text.split(new RegExp(`[${OPEN}${CLOSE}]`));
+  return parts.map((part, i) => ({ text: part, trained: i % 2 === 1 })).filter((part) => part.text !== '');
+}
+
+type Span = readonly [start: number, end: number];
+
+function segmentsBySpans(full: string, spans: readonly Span[]): ChatSegment[] {
+  const segments: ChatSegment[] = [];
+  let at = 0;
+  for (const [start, end] of spans) {
+    segments.push({ text: full.slice(at, start), trained: false }, { text: full.slice(start, end), trained: true });
+    at = end;
+  }
+  segments.push({ text: full.slice(at), trained: false });
+  return segments.filter((part) => part.text !== '');
+}
+
+/** Where each assistant turn lies in the rendered text: behind the text of the turns before it plus the generation prompt. */
+function assistantSpans(full: string, messages: readonly ChatMessage[], render: Render): Span[] {
+  const spans: Span[] = [];
+  messages.forEach((message, i) => {
+    if (message.role !== 'assistant') return;
+    const before = spans.at(-1)?.[1] ?? 0;
+    const found = startOfTurn(full, messages.slice(0, i), render);
+    const start = found === null ? null : Math.max(before, found);
+    const end = start === null ? null : endOfTurn(full, start, message, render(messages.slice(0, i + 1), {}));
+    if (start === null || end === null) throw lostTurn(i);
+    spans.push([start, end]);
+  });
+  return spans;
+}
+
+function startOfTurn(full: string, earlier: readonly ChatMessage[], render: Render): number | null {
+  // A conversation that the assistant opens has nothing before it, and many templates refuse an empty one.
+  if (earlier.length === 0) return 0;
+  if (!full.startsWith(render(earlier, {}))) return null;
+  // Not the whole generation prompt: it may open a thinking block that the full text doesn't have.
+  return commonPrefix(full, render(earlier, { addGenerationPrompt: true }));
+}
+
+function commonPrefix(a: string, b: string): number {
+  let n = 0;
+  while (n < a.length && a[n] === b[n]) n++;
+  return n;
+}
+
+/**
+ * Mostly the text up to and with this turn begins the full text. Where it doesn't (Qwen3 shows the thinking of the last
+ * turn only), the turn is found by its content, and it ends behind what the template puts after that content.
+ */
+function endOfTurn(full: string, start: number, message: ChatMessage, upToTurn: string): number | null {
+  if (full.startsWith(upToTurn) && upToTurn.length >= start) return upToTurn.length;
+  if (typeof message.content !== 'string') return null;
+  const content = message.content.split('</think>').at(-1)!.trim();
+  const at = full.indexOf(content, start);
+  const tail = upToTurn.slice(upToTurn.lastIndexOf(content) + content.length);
+  return content !== '' && at >= 0 && full.startsWith(tail, at + content.length) ? at + content.length + tail.length : null;
+}
+
+function lostTurn(turn: number): LowrankError {
+  return new LowrankError('ERR_DATA', `chat template: must show where the assistant speaks (turn ${turn} is rendered otherwise when later turns follow; put {% generation %} … {% endgeneration %} around the answer in the template)`);
+}
+
+/** Why a value is no conversation, or null when it is one. */
+export function messagesFault(value: unknown): string | null {
+  if (!Array.isArray(value) || value.length === 0) return 'must be a list of at least one {role, content}';
+  const wrong = value.findIndex((turn) => !isObject(turn) || typeof turn['role'] !== 'string');
+  if (wrong >= 0) return `must be a list of {role, content} (turn ${wrong} has no role)`;
+  return value.some((turn: ChatMessage) => turn.role === 'assistant') ? null : 'must have a turn of role "assistant" to learn from';
+}
