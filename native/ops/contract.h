@@ -1,0 +1,15 @@
+// The words contracts are written in. A contract is plain data: operands and scalars in call order, one `visit`
+// that names them, one `misfit` that states the shape rule. Every table of the project is made from these two.
+#pragma once
+#include "../core/tensor.h"
+
+namespace lowrank {
+
+// What dtypes an operand may have. Activations are f32 on the CPU, 16 bits or f32 on CUDA: the backend says which.
+enum class Kind : int32_t { activation, f32, i32, frozen /* f32, f16 or bf16 */, any };
+
+// A visitor has: out(name, Tensor&, Kind), in(name, Tensor&, Kind), inout(name, Tensor&, Kind),
+// optional(name, Tensor&, Kind), optional_out(name, Tensor&, Kind), weight(name, Weight&), and value(name, T&) for int64_t,
+// float and uint32_t.
+
+}  // namespace lowrank
