@@ -55,7 +55,7 @@ FAMILIES = {
     "llama_rope_yarn_full": dict(type="llama", **ONE_LAYER, T=20, v4=True, rope_parameters=rope(
         "yarn", factor=4.0, original_max_position_embeddings=16, beta_fast=4.0, beta_slow=0.5, mscale=0.8, mscale_all_dim=0.5, truncate=False)),
     "llama_rope_longrope": dict(type="llama", **ONE_LAYER, T=20, rope_parameters=longrope(original_max_position_embeddings=16, factor=4.0)),
-    "llama_rope_longrope_short": dict(type="llama", **ONE_LAYER, T=16, rope_parameters=longrope(original_max_position_embeddings=16, factor=4.0)),
+    "llama_rope_longrope_short": dict(type="llama", **ONE_LAYER, T=16, v4=True, rope_parameters=longrope(original_max_position_embeddings=16)),
     "mistral_window": dict(type="mistral", sliding_window=5, T=14, head_dim=12, tie_word_embeddings=False, dtype="bfloat16"),
     "mistral_full": dict(type="mistral", sliding_window=None, dtype="float16", v4=True),
     "qwen2_tied": dict(type="qwen2", v4=True, use_sliding_window=False, sliding_window=4),

@@ -34,8 +34,9 @@ export function readTensors(...parts: string[]): Map<string, GoldenTensor> {
   const headerBytes = Number(file.readBigUInt64LE(0));
   const header = JSON.parse(file.toString('utf8', 8, 8 + headerBytes)) as Record<string, Entry>;
   const tensors = new Map<string, GoldenTensor>();
-  for (const [name, { dtype, shape, data_offsets: [from, to] }] of Object.entries(header)) {
+  for (const [name, entry] of Object.entries(header)) {
     if (name === '__metadata__') continue;
+    const { dtype, shape, data_offsets: [from, to] } = entry;
     const view = views[dtype];
     if (!view) throw new Error(`${parts.join('/')}: "${name}" has dtype ${dtype}`);
     const bytes = new Uint8Array(file.subarray(8 + headerBytes + from, 8 + headerBytes + to)); // copied: aligned
@@ -82,4 +83,39 @@ export function of<T>(record: Record<string, T>, name: string): T {
   const value = record[name];
   if (value === undefined) throw new Error(`ops.json: no "${name}" (there are: ${Object.keys(record).join(', ')})`);
   return value;
+}
+
+/** An entry of families/index.json. */
+export interface FamilyGolden {
+  name: string; // folder with adapter/ and golden.safetensors
+  model: string; // folder with config.json and weights: the same, or another's for an adapter on its own
+  modelType: string;
+  T: number;
+  dtype: string | null; // of the stored weights; null where `model` is another folder
+  ropeType: string;
+  configLayout: string; // 'transformers 4' | 'transformers 5'
+  loss: number;
+  maxLogit: number;
+  adapterMoves: number; // largest change of a logit by the adapter
+  maxGrad: number;
+  float32Error: { logits: number; grads: number };
+  tolerance: { logits: number; grads: number }; // absolute
+}
+
+/** What runs/NAME/run.json holds, as far as tests read it. */
+export interface RunGolden {
+  name: string;
+  config: {
+    steps: number; micro: number; B: number; T: number; betas: [number, number]; eps: number; wd: number; clip: number;
+    model: string; r: number; alpha: number; rslora: boolean; targets: string[]; lr: number; loraplus_lr_ratio: number;
+    sched: 'constant' | 'linear'; warmup: number; seed: number; save_at: number[]; grads_at: number[];
+  };
+  base_model: string; // below this folder, 'families/llama_tied' say
+  scaling: number;
+  eval_loss_before: number;
+  eval_loss_after: number;
+  tolerance_vs_float64: { max_abs_loss_diff: number; max_abs_grad_norm_diff: number; final_adapter_rel_l2: number };
+  log: { step: number; loss: number; tokens: number; grad_norm: number; lr: number }[];
+  log_fp64_loss: number[];
+  log_fp64_grad_norm: number[];
 }
