@@ -67,7 +67,8 @@ function templatesOf(tokenizer: Tokenizer): Templates {
   if (source === null) {
     throw new LowrankError('ERR_UNSUPPORTED', 'chat: "messages" need a chat template (the model has none in tokenizer_config.json or chat_template.jinja; use "prompt" and "completion", or add one)');
   }
-  const made = { plain: renderer(tokenizer, source), marked: GENERATION.test(source) ? renderer(tokenizer, withMarks(source)) : null };
+  const tagged = GENERATION.test(source);
+  const made = { plain: renderer(tokenizer, withMarks(source, '', '')), marked: tagged ? renderer(tokenizer, withMarks(source, OPEN, CLOSE)) : null };
   templates.set(tokenizer, made);
   return made;
 }
@@ -98,9 +99,13 @@ const GENERATION = /{%-?\s*generation\s*-?%}/;
 const OPEN = '\uF5A0';
 const CLOSE = '\uF5A1';
 
-/** Each tag becomes a pair of block tags around its mark, so that Jinja trims the white space beside it just as before. */
-function withMarks(source: string): string {
-  return source.replace(/{%(-?)\s*(end)?generation\s*(-?)%}/g, (_, left: string, end: string | undefined, right: string) => `{%${left} if true %}${end ? CLOSE : OPEN}{% endif ${right}%}`);
+/**
+ * Puts a mark for each tag, between a pair of block tags, so that Jinja trims the white space around it as around the
+ * tag. Text without marks goes this way too: the engine knows no such tag and would drop it before it trims, which
+ * loses the newline of "}}\n{% generation %}\n{{-" (Jinja2, and so transformers, keeps it).
+ */
+function withMarks(source: string, open: string, close: string): string {
+  return source.replace(/{%(-?)\s*(end)?generation\s*(-?)%}/g, (_, left: string, end: string | undefined, right: string) => `{%${left} if true %}${end ? close : open}{% endif ${right}%}`);
 }
 
 /** The same messages; refused in the odd case that they hold a mark themselves. */

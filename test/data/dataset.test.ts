@@ -227,26 +227,26 @@ describe('.txt', () => {
 
   it.each([byteLevelTokenizer, dummyPrefixTokenizer])('a long text has the tokens it has as one piece', async (json) => {
     const own = await loaded(json);
-    const text = 'the cat sat.\n\nA cat: the  cat\n'.repeat(9000).trimEnd();
-    const data = await loadDataset(written('long.txt', text), { tokenizer: own, maxLength: 1000 });
+    const text = 'the cat sat.\n\nA cat: the  cat\n'.repeat(2500).trimEnd();
+    const data = await loadDataset(written('long.txt', text), { tokenizer: own, maxLength: 999 });
     const ids = Array.from({ length: data.length }, (_, i) => [...data.get(i).inputIds]).flat();
     expect(ids).toEqual([...own.encode(text), 1]);
   });
 
   it('a text without any place to cut is still read', async () => {
-    const data = await load(written('line.txt', '🐈'.repeat(700_000)), 65_536);
+    const data = await load(written('line.txt', '🐈'.repeat(300_000)), 65_536);
     const ids = Array.from({ length: data.length }, (_, i) => [...data.get(i).inputIds]).flat();
-    expect(tokenizer.decode(ids, { skipSpecialTokens: true })).toBe('🐈'.repeat(700_000));
+    expect(tokenizer.decode(ids, { skipSpecialTokens: true })).toBe('🐈'.repeat(300_000));
   });
 });
 
 describe.skipIf(!hasSharedData)('real files', () => {
   it.each(['models/stories260K-fp32', 'models/stories3M-fp32', 'tokenizers/gpt2'])('tinyshakespeare in pieces has the tokens of the whole: %s', async (folder) => {
     const own = await loadTokenizer(sharedData(folder));
-    const file = sharedData('datasets', 'tinyshakespeare', 'input.txt');
-    const data = await loadDataset(file, { tokenizer: own, maxLength: 512 });
+    const text = readFileSync(sharedData('datasets', 'tinyshakespeare', 'input.txt'), 'utf8').slice(0, 150_000).trimEnd();
+    const data = await loadDataset(written('shakespeare.txt', text), { tokenizer: own, maxLength: 512 });
     const ids = Int32Array.from(Array.from({ length: data.length }, (_, i) => [...data.get(i).inputIds]).flat());
-    const whole = own.encode(readFileSync(file, 'utf8').trimEnd());
+    const whole = own.encode(text);
     expect(ids.length).toBe(whole.length + (own.eosId === null ? 0 : 1));
     expect(whole.findIndex((id, t) => id !== ids[t])).toBe(-1);
   });
