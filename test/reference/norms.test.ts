@@ -54,6 +54,12 @@ describe('qk_norm', () => {
     expect(worst(qkNormGrad({ dy, x, wq, wk, ...sizes }), slopes(f, x))).toBeLessThan(1e-8);
   });
 
+  test('r has one value per token and head, q heads first', () => {
+    // D = 1 and eps = 0: r is 1/|x|.
+    const { r } = qkNorm({ x: [1, 2, 4, 9, 8, 16, -32, 9], wq: [1], wk: [1], T: 2, H: 2, G: 1, D: 1, eps: 0 });
+    expect([...r]).toEqual([1, 1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32]);
+  });
+
   test.each(opCases('qk_norm'))('agrees with PyTorch: $name', ({ numbers, arrays }) => {
     const [T, H, G, D, eps] = ['T', 'H', 'G', 'D', 'eps'].map((key) => of(numbers, key)) as [number, number, number, number, number];
     const args = { x: of(arrays, 'x'), wq: of(arrays, 'wq'), wk: of(arrays, 'wk'), T, H, G, D, eps };

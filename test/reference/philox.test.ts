@@ -38,6 +38,12 @@ describe('dropout', () => {
     expect([...factors]).toEqual(words.slice(0, 11).map((word) => (word >= 2 ** 31 ? 2 : 0)));
   });
 
+  test('a word equal to the threshold is kept, one below it is dropped', () => {
+    const word = philox4x32([0, 0, 7, 8], [5, 6])[0];
+    expect(dropoutFactors({ p: word / 2 ** 32, ...base }, 1)[0]).toBeGreaterThan(1);
+    expect(dropoutFactors({ p: (word + 1) / 2 ** 32, ...base }, 1)[0]).toBe(0);
+  });
+
   test.each([{ seed: [5, 7] as const }, { layer: 8 }, { step: 9 }])('another mask for %o', (change) => {
     expect(dropoutFactors({ p: 0.5, ...base, ...change }, 64)).not.toEqual(dropoutFactors({ p: 0.5, ...base }, 64));
   });
