@@ -1,17 +1,17 @@
 import { philox4x32 } from './philox.ts';
 
 export interface Dropout {
-  p: number; // probability that an element is dropped, 0 <= p < 1
+  p: number; // probability that an element is dropped, 0 <= p < 1; kernels take an f32, so give `Math.fround(p)` to compare
   seed: readonly [number, number]; // low and high 32 bits
-  layer: number; // uint32, one per adapted projection
   step: number; // uint32
 }
 
 /**
- * The factor of each element of x [T, K]: 1/(1-p) where it is kept, 0 where it is dropped. Element e = t*K + k takes word
- * e % 4 of the block with counter (floor(e/4) low, floor(e/4) high, layer, step), and stays iff word >= floor(p * 2^32).
+ * The factor of each of the `count` elements of x [T, K] for the projection with number `layer` (uint32): 1/(1-p) where it
+ * is kept, 0 where it is dropped. Element e = t*K + k takes word e % 4 of the block with counter (floor(e/4) low,
+ * floor(e/4) high, layer, step), and stays iff word >= floor(p * 2^32).
  */
-export function dropoutFactors({ p, seed, layer, step }: Dropout, count: number): Float64Array {
+export function dropoutFactors({ p, seed, step }: Dropout, layer: number, count: number): Float64Array {
   const factors = new Float64Array(count);
   const threshold = Math.floor(p * 2 ** 32);
   for (let e = 0; e < count; e += 4) {

@@ -6,12 +6,14 @@ export interface LoraPart {
   N: number; // outputs of this part
   r: number; // its rank; 0: not adapted
   s: number; // its scale, alpha / r say
+  layer: number; // its number for the dropout generator: each part has a mask of its own
 }
 
 export interface LoraLinearArgs {
   x: Numbers; // [T, K]
   W: Numbers; // [N, K], the parts' rows one after the other; N = sum of the parts' N
   b?: Numbers | undefined; // [N]
+  carry?: Numbers | undefined; // [T, N], added to the result
   A: Numbers; // [R, K], the parts' rows one after the other; R = sum of r
   B: Numbers; // part after part, each [N_i, r_i]
   parts: readonly LoraPart[];
@@ -39,23 +41,24 @@ function places(parts: readonly LoraPart[]) {
   return { placed, N: n0, R: r0 };
 }
 
-/** The dropout factor of each element of x: ones without dropout. */
-function factorsOf({ T, K, dropout }: LoraLinearArgs): Float64Array {
-  return dropout ? dropoutFactors(dropout, T * K) : new Float64Array(T * K).fill(1);
+/** The dropout factor of each element of x for one part: ones without dropout. */
+function factorsOf({ T, K, dropout }: LoraLinearArgs, { layer }: LoraPart): Float64Array {
+  return dropout ? dropoutFactors(dropout, layer, T * K) : new Float64Array(T * K).fill(1);
 }
 
 /**
- * y[:, part i] = x W_iᵀ + b_i + u_i B_iᵀ with u_i = s_i x̂ A_iᵀ and x̂ = mask∘x / (1-p). All parts share x and the mask.
+ * y[:, part i] = x W_iᵀ + b_i + u_i B_iᵀ (+ carry) with u_i = s_i x̂_i A_iᵀ and x̂_i = mask_i∘x / (1-p). All parts share x.
  * Returns y [T, N] and u [T, R].
  */
 export function loraLinear(args: LoraLinearArgs): { y: Float64Array; u: Float64Array } {
-  const { x, W, b, A, B, parts, T, K } = args;
+  const { x, W, b, carry, A, B, parts, T, K } = args;
   const { placed, N, R } = places(parts);
-  const factors = factorsOf(args);
-  const y = linear({ x, W, b, T, N, K });
+  const y = linear({ x, W, b, carry, T, N, K });
   const u = new Float64Array(T * R);
-  for (let t = 0; t < T; t++) {
-    for (const { N: width, r, s, n0, r0, b0 } of placed) {
+  for (const part of placed) {
+    const { N: width, r, s, n0, r0, b0 } = part;
+    const factors = factorsOf(args, part);
+    for (let t = 0; t < T; t++) {
       for (let i = 0; i < r; i++) {
         let sum = 0;
         for (let k = 0; k < K; k++) sum += factors[t * K + k]! * x[t * K + k]! * A[(r0 + i) * K + k]!;
@@ -68,7 +71,7 @@ export function loraLinear(args: LoraLinearArgs): { y: Float64Array; u: Float64A
 }
 
 /**
- * With v_i = s_i dy_i B_i: dx = dy W + mask/(1-p) ∘ Σ v_i A_i, dA_i += v_iᵀ x̂, dB_i += dy_iᵀ u_i. W and b are frozen.
+ * With v_i = s_i dy_i B_i: dx = dy W + Σ mask_i/(1-p) ∘ (v_i A_i), dA_i += v_iᵀ x̂_i, dB_i += dy_iᵀ u_i. W and b are frozen.
  * `into` holds the gradients so far; zeros where it is left out.
  */
 export function loraLinearGrad(
@@ -76,13 +79,14 @@ export function loraLinearGrad(
 ): LoraLinearGrads {
   const { dy, x, W, A, B, parts, T, K, into } = args;
   const { placed, N, R } = places(parts);
-  const factors = factorsOf(args);
   const { u } = loraLinear(args);
   const dx = linearGrad({ dy, W, T, N, K });
   const dA = Float64Array.from(into?.dA ?? new Float64Array(A.length));
   const dB = Float64Array.from(into?.dB ?? new Float64Array(B.length));
-  for (let t = 0; t < T; t++) {
-    for (const { N: width, r, s, n0, r0, b0 } of placed) {
+  for (const part of placed) {
+    const { N: width, r, s, n0, r0, b0 } = part;
+    const factors = factorsOf(args, part);
+    for (let t = 0; t < T; t++) {
       for (let i = 0; i < r; i++) {
         let v = 0;
         for (let n = 0; n < width; n++) {
@@ -97,4 +101,28 @@ export function loraLinearGrad(
     }
   }
   return { dx, dA, dB };
+}
+
+export interface LoraMergeArgs {
+  W: Numbers; // [N, K], or [K, N] where `order` says so
+  A: Numbers; // [r, K]
+  B: Numbers; // [N, r]
+  N: number;
+  K: number;
+  r: number;
+  scale: number;
+  order: 'out_in' | 'in_out'; // in_out: GPT-2 stores W transposed
+}
+
+/** W + scale * B A, in the order in which W is stored. */
+export function loraMerge({ W, A, B, N, K, r, scale, order }: LoraMergeArgs): Float64Array {
+  const merged = Float64Array.from(W);
+  for (let n = 0; n < N; n++) {
+    for (let k = 0; k < K; k++) {
+      let sum = 0;
+      for (let i = 0; i < r; i++) sum += B[n * r + i]! * A[i * K + k]!;
+      merged[order === 'out_in' ? n * K + k : k * N + n]! += scale * sum;
+    }
+  }
+  return merged;
 }

@@ -47,7 +47,7 @@ function joined(weights: Weights, adapter: Weights | undefined, prefix: string, 
   const lora = (half: string) => names.map((name) => adapter && get(adapter, `base_model.model.${prefix}${name}.lora_${half}.weight`));
   const biases = names.map((name) => weights.get(`${prefix}${name}.bias`));
   const b = biases.some(Boolean) ? flat(biases.map((bias, i) => bias ?? new Float64Array(W[i]!.length / K))) : undefined;
-  const parts = W.map((w) => ({ N: w.length / K, r: adapter ? 3 : 0, s: 7 / 3 }));
+  const parts = W.map((w) => ({ N: w.length / K, r: adapter ? 3 : 0, s: 7 / 3, layer: 0 }));
   return loraLinear({ x, W: flat(W), b, A: flat(lora('A')), B: flat(lora('B')), parts, T, K }).y;
 }
 
@@ -96,7 +96,7 @@ function gpt2Logits(weights: Weights, adapter: Weights | undefined, config: Conf
     layerNorm({ x, w: get(w, `${key}.weight`), b: get(w, `${key}.bias`), N: T, C, eps: config.layer_norm_epsilon as number }).y;
   const kind = (config as unknown as { activation_function: string }).activation_function === 'gelu' ? 'erf' : 'tanh';
   const wte = get(w, 'transformer.wte.weight');
-  let x = plus(embedding({ ids, table: wte, T, C }), get(w, 'transformer.wpe.weight').slice(0, T * C));
+  let x = embedding({ ids, table: wte, positions: Array.from(ids, (_, t) => t), positionTable: get(w, 'transformer.wpe.weight'), T, C });
   for (let layer = 0; layer < (config.n_layer as number); layer++) {
     const at = `transformer.h.${layer}.`;
     const project = (name: string, from: Float64Array) => joined(w, adapter, at, [name], from, T);

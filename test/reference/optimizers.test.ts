@@ -3,7 +3,7 @@ import { of, opCases } from '../golden/read.ts';
 import { adamwInplace } from './adamw.ts';
 import { worst } from './finite-difference.ts';
 import { sgdInplace } from './sgd.ts';
-import { clipCoefficient, sumSquares } from './sum_squares.ts';
+import { clipCoefficient, gate, sumSquares } from './sum_squares.ts';
 
 /** Runs `step` over the case's gradients and compares the parameters after each with PyTorch's. */
 function follow(arrays: Record<string, number[]>, step: (p: Float64Array, g: number[], number: number) => void) {
@@ -35,4 +35,14 @@ test.each(opCases('clip'))('clipping: norm and clipped gradients are torch\'s ($
   const coefficient = clipCoefficient({ norm, clip: of(numbers, 'clip') });
   expect(worst([norm], [of(numbers, 'norm')])).toBeLessThan(1e-12);
   expect(worst(g.map((v) => v * coefficient), of(arrays, 'clipped'))).toBeLessThan(1e-12);
+});
+
+test.each([
+  { name: 'no clipping', input: { sumSquares: 100, losses: [1, 2], clip: 0 }, scale: 1 },
+  { name: 'a norm below the clip', input: { sumSquares: 100, losses: [1, 2], clip: 20 }, scale: 1 },
+  { name: 'a norm above it', input: { sumSquares: 100, losses: [1, 2], clip: 5 }, scale: 5 / (10 + 1e-6) },
+  { name: 'a loss that is NaN', input: { sumSquares: 100, losses: [1, NaN], clip: 5 }, scale: null },
+  { name: 'a norm that overflowed', input: { sumSquares: Infinity, losses: [1], clip: 0 }, scale: null },
+])('gate: $name gives $scale', ({ input, scale }) => {
+  expect(gate(input)).toBe(scale);
 });

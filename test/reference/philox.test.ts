@@ -22,29 +22,34 @@ test.each(known)('philox4x32-10: gives the published answer for counter $counter
 });
 
 describe('dropout', () => {
-  const base = { seed: [5, 6] as const, layer: 7, step: 8 };
+  const base = { seed: [5, 6] as const, step: 8 };
 
   test('keeps all at p = 0 and about 1 - p of many, scaled so that the mean stays', () => {
-    expect(dropoutFactors({ p: 0, ...base }, 9)).toEqual(new Float64Array(9).fill(1));
-    const factors = dropoutFactors({ p: 0.25, ...base }, 20_000);
+    expect(dropoutFactors({ p: 0, ...base }, 7, 9)).toEqual(new Float64Array(9).fill(1));
+    const factors = dropoutFactors({ p: 0.25, ...base }, 7, 20_000);
     const mean = factors.reduce((a, b) => a + b) / factors.length;
     expect(Math.abs(mean - 1)).toBeLessThan(0.02); // five standard deviations
     expect([...new Set(factors)].sort()).toEqual([0, 1 / 0.75]);
   });
 
   test('element e takes word e % 4 of block floor(e / 4)', () => {
-    const factors = dropoutFactors({ p: 0.5, ...base }, 11);
+    const factors = dropoutFactors({ p: 0.5, ...base }, 7, 11);
     const words = [0, 1, 2].flatMap((block) => philox4x32([block, 0, 7, 8], [5, 6]));
     expect([...factors]).toEqual(words.slice(0, 11).map((word) => (word >= 2 ** 31 ? 2 : 0)));
   });
 
   test('a word equal to the threshold is kept, one below it is dropped', () => {
     const word = philox4x32([0, 0, 7, 8], [5, 6])[0];
-    expect(dropoutFactors({ p: word / 2 ** 32, ...base }, 1)[0]).toBeGreaterThan(1);
-    expect(dropoutFactors({ p: (word + 1) / 2 ** 32, ...base }, 1)[0]).toBe(0);
+    expect(dropoutFactors({ p: word / 2 ** 32, ...base }, 7, 1)[0]).toBeGreaterThan(1);
+    expect(dropoutFactors({ p: (word + 1) / 2 ** 32, ...base }, 7, 1)[0]).toBe(0);
   });
 
-  test.each([{ seed: [5, 7] as const }, { layer: 8 }, { step: 9 }])('another mask for %o', (change) => {
-    expect(dropoutFactors({ p: 0.5, ...base, ...change }, 64)).not.toEqual(dropoutFactors({ p: 0.5, ...base }, 64));
+  test.each([
+    { seed: [5, 7] as const, layer: 7 },
+    { seed: [4, 6] as const, layer: 7 },
+    { step: 9, layer: 7 },
+    { layer: 8 },
+  ])('another mask for %o', ({ layer, ...change }) => {
+    expect(dropoutFactors({ p: 0.5, ...base, ...change }, layer, 64)).not.toEqual(dropoutFactors({ p: 0.5, ...base }, 7, 64));
   });
 });

@@ -21,6 +21,13 @@ describe('rope', () => {
     for (let t = 0; t < 3; t++) expect(y.slice(t * 16 + 12, t * 16 + 16)).toEqual(x.slice(t * 16 + 12, t * 16 + 16));
   });
 
+  test('with E below D, the first E numbers of a head turn as a head of E would, and the others stay', () => {
+    const [x, part] = [normals(8, 4), { T: 1, H: 1, G: 0 }];
+    const y = rope({ x, positions: [5], table, ...part, D: 8, E: 4 });
+    expect(y.slice(0, 4)).toEqual(rope({ x: x.slice(0, 4), positions: [5], table, ...part, D: 4 }));
+    expect(y.slice(4)).toEqual(x.slice(4));
+  });
+
   test.each(opCases('rope'))('agrees with transformers: $name', ({ numbers, arrays }) => {
     const size = (key: string) => of(numbers, key);
     const [theirs, at] = [of(arrays, 'table'), of(arrays, 'positions')];

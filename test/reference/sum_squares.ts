@@ -11,3 +11,12 @@ export function sumSquares(x: Numbers): number {
 export function clipCoefficient({ norm, clip }: { norm: number; clip: number }): number {
   return Math.min(1, clip / (norm + 1e-6));
 }
+
+/**
+ * What an optimizer step multiplies the gradient by: null where the norm or a loss is not finite, and then the step changes
+ * nothing; 1 with clip = 0; else the clip coefficient.
+ */
+export function gate({ sumSquares, losses, clip }: { sumSquares: number; losses: Numbers; clip: number }): number | null {
+  if (!Number.isFinite(sumSquares) || !Array.from(losses).every(Number.isFinite)) return null;
+  return clip === 0 ? 1 : clipCoefficient({ norm: Math.sqrt(sumSquares), clip });
+}
