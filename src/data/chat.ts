@@ -1,5 +1,6 @@
 import { Template } from '@huggingface/jinja';
 import { LowrankError } from '../error.ts';
+import { assistantSpans, type Span } from './chat-spans.ts';
 import { isObject } from './tokenizer-files.ts';
 import type { Tokenizer } from './tokenizer.ts';
 
@@ -47,8 +48,9 @@ export interface ChatSegment {
 export function chatSegments(tokenizer: Tokenizer, messages: readonly ChatMessage[], options: RenderChatOptions = {}): ChatSegment[] {
   const { plain, marked } = templatesOf(tokenizer);
   if (marked) return segmentsByMarks(marked(withoutMarks(messages), options));
-  const full = plain(messages, options);
-  return segmentsBySpans(full, assistantSpans(full, messages, (turns, more) => plain(turns, { ...options, addGenerationPrompt: false, ...more })));
+  const full = plain(messages, { ...options, addGenerationPrompt: false });
+  const render = (turns: readonly ChatMessage[], addGenerationPrompt: boolean): string => plain(turns, { ...options, addGenerationPrompt });
+  return segmentsBySpans(full, assistantSpans(tokenizer, full, messages, render));
 }
 
 type Render = (messages: readonly ChatMessage[], options: RenderChatOptions) => string;
@@ -121,8 +123,6 @@ function segmentsByMarks(text: string): ChatSegment[] {
   return parts.map((part, i) => ({ text: part, trained: i % 2 === 1 })).filter((part) => part.text !== '');
 }
 
-type Span = readonly [start: number, end: number];
-
 function segmentsBySpans(full: string, spans: readonly Span[]): ChatSegment[] {
   const segments: ChatSegment[] = [];
   let at = 0;
@@ -132,52 +132,6 @@ function segmentsBySpans(full: string, spans: readonly Span[]): ChatSegment[] {
   }
   segments.push({ text: full.slice(at), trained: false });
   return segments.filter((part) => part.text !== '');
-}
-
-/** Where each assistant turn lies in the rendered text: behind the text of the turns before it plus the generation prompt. */
-function assistantSpans(full: string, messages: readonly ChatMessage[], render: Render): Span[] {
-  const spans: Span[] = [];
-  messages.forEach((message, i) => {
-    if (message.role !== 'assistant') return;
-    const before = spans.at(-1)?.[1] ?? 0;
-    const found = startOfTurn(full, messages.slice(0, i), render);
-    const start = found === null ? null : Math.max(before, found);
-    const end = start === null ? null : endOfTurn(full, start, message, render(messages.slice(0, i + 1), {}));
-    if (start === null || end === null) throw lostTurn(i);
-    spans.push([start, end]);
-  });
-  return spans;
-}
-
-function startOfTurn(full: string, earlier: readonly ChatMessage[], render: Render): number | null {
-  // A conversation that the assistant opens has nothing before it, and many templates refuse an empty one.
-  if (earlier.length === 0) return 0;
-  if (!full.startsWith(render(earlier, {}))) return null;
-  // Not the whole generation prompt: it may open a thinking block that the full text doesn't have.
-  return commonPrefix(full, render(earlier, { addGenerationPrompt: true }));
-}
-
-function commonPrefix(a: string, b: string): number {
-  let n = 0;
-  while (n < a.length && a[n] === b[n]) n++;
-  return n;
-}
-
-/**
- * Mostly the text up to and with this turn begins the full text. Where it doesn't (Qwen3 shows the thinking of the last
- * turn only), the turn is found by its content, and it ends behind what the template puts after that content.
- */
-function endOfTurn(full: string, start: number, message: ChatMessage, upToTurn: string): number | null {
-  if (full.startsWith(upToTurn) && upToTurn.length >= start) return upToTurn.length;
-  if (typeof message.content !== 'string') return null;
-  const content = message.content.split('</think>').at(-1)!.trim();
-  const at = full.indexOf(content, start);
-  const tail = upToTurn.slice(upToTurn.lastIndexOf(content) + content.length);
-  return content !== '' && at >= 0 && full.startsWith(tail, at + content.length) ? at + content.length + tail.length : null;
-}
-
-function lostTurn(turn: number): LowrankError {
-  return new LowrankError('ERR_DATA', `chat template: must show where the assistant speaks (turn ${turn} is rendered otherwise when later turns follow; put {% generation %} … {% endgeneration %} around the answer in the template)`);
 }
 
 /** Why a value is no conversation, or null when it is one. */

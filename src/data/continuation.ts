@@ -26,6 +26,11 @@ export function plainIds(tokenizer: Tokenizer, text: string): number[] {
   return tokenizer.encode(text, { addSpecialTokens: false });
 }
 
+/** Whether an id is a special token: one that shows only when special tokens do. */
+export function isSpecial(tokenizer: Tokenizer, id: number): boolean {
+  return tokenizer.decode([id]) !== '' && tokenizer.decode([id], { skipSpecialTokens: true }) === '';
+}
+
 /**
  * Ids of the start of a document: the special tokens the tokenizer puts before a text, then the text. None goes behind it
  * (some tokenizers close a text with `</s>`; here it goes on), and `<s>` is not doubled when the text brings its own.

@@ -1,6 +1,6 @@
 import { LowrankError } from '../error.ts';
 import { chatSegments, messagesFault, type ChatMessage } from './chat.ts';
-import { continuationIds, openingIds, plainIds } from './continuation.ts';
+import { continuationIds, isSpecial, openingIds, plainIds } from './continuation.ts';
 import { kindOf, RowFault } from './faults.ts';
 import { IGNORE, type Sample } from './sample.ts';
 import type { Json } from './tokenizer-files.ts';
@@ -86,10 +86,6 @@ function chatSample(tokenizer: Tokenizer, row: Json): Sample {
   return joinParts(parts);
 }
 
-function isSpecial(tokenizer: Tokenizer, id: number): boolean {
-  return tokenizer.decode([id]) !== '' && tokenizer.decode([id], { skipSpecialTokens: true }) === '';
-}
-
 function renderedSegments(tokenizer: Tokenizer, messages: ChatMessage[], tools: unknown[]): ReturnType<typeof chatSegments> {
   try {
     return chatSegments(tokenizer, messages, tools.length > 0 ? { tools } : {});
@@ -141,11 +137,17 @@ function numbersAt(row: Json, name: string, length?: number): Int32Array {
   const list: ArrayLike<unknown> | null = Array.isArray(value) ? value : ArrayBuffer.isView(value) && 'length' in value ? (value as unknown as ArrayLike<unknown>) : null;
   if (!list) throw new RowFault(`"${name}" must be a list of whole numbers (found ${kindOf(value)})`);
   if (length !== undefined && list.length !== length) throw new RowFault(`"${name}" must be as long as "input_ids" (found ${list.length} for ${length})`);
-  return Int32Array.from(list, (item, t) => {
-    const number = typeof item === 'bigint' ? Number(item) : item;
-    if (typeof number === 'number' && Number.isInteger(number) && Math.abs(number) < 2 ** 31) return number;
-    throw new RowFault(`"${name}" must be a list of whole numbers (found ${JSON.stringify(item) ?? kindOf(item)} at ${t})`);
-  });
+  const numbers = new Int32Array(list.length);
+  for (let t = 0; t < list.length; t++) {
+    const item = list[t];
+    const number = Number(item);
+    numbers[t] = number;
+    // Int32Array keeps only what is whole and fits; the types leave out texts that merely look like numbers.
+    if (numbers[t] !== number || (typeof item !== 'number' && typeof item !== 'bigint')) {
+      throw new RowFault(`"${name}" must be a list of whole numbers (found ${typeof item === 'bigint' ? item : (JSON.stringify(item) ?? kindOf(item))} at ${t})`);
+    }
+  }
+  return numbers;
 }
 
 function checkIds({ inputIds, labels }: Sample, vocabSize: number | null): void {

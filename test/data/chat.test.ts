@@ -57,6 +57,9 @@ const WHITE_SPACE: [string, string][] = [
   ['{{ \'h\n\' }}\n  {% generation -%}\n  {{- \'x\' }}\n  {% endgeneration -%}\n  {{- \'z\n\' }}', 'h\n\n[x\n]z\n'],
 ];
 
+/** As the first template of Llama 3: the generation prompt is always there. */
+const ALWAYS_PROMPTS = CHATML.replace('{% if add_generation_prompt %}', '').replace(/{% endif %}$/, '');
+
 async function learned(template: string, messages: ChatMessage[], tokenizer: object = byteLevelTokenizer): Promise<string> {
   const own = await loaded(tokenizer, { chat_template: template });
   const data = await loadDataset(jsonl('chat.jsonl', [{ messages }]), { tokenizer: own, maxLength: 500 });
@@ -77,6 +80,18 @@ describe('chat: what is learned', () => {
   it('a template that shows the thinking of the last turn only: each answer as it stands in the text', async () => {
     const turns = TURNS.map((turn, i) => (i === 2 ? { ...turn, content: '<think>\nwell\n</think>\n\nthe cat sat' } : turn));
     expect(await learned(THINKING, turns)).toBe(SHOWN.replaceAll('~]', '\n]').replace('[a cat', '[<think>\n\n</think>\n\na cat'));
+  });
+
+  it('a template that always writes the generation prompt: up to the special token behind each answer', async () => {
+    expect(await learned(ALWAYS_PROMPTS, TURNS)).toBe(SHOWN.replaceAll('~]', ']\n') + '<|im_start|>assistant\n');
+  });
+
+  it('an answer that stands in the text before it too is found in its own place', async () => {
+    const turns = [{ role: 'user', content: 'a cat' }, { role: 'assistant', content: 'a cat' }, { role: 'user', content: 'a cat' }, { role: 'assistant', content: 'a cat' }];
+    for (const [template, tail] of [[CHATML, '\n]'], [ALWAYS_PROMPTS, ']\n'], [TAGGED, ']\n']] as const) {
+      const turn = `<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n[a cat<|im_end|>${tail}`;
+      expect(await learned(template, turns)).toBe(turn + turn + (template === ALWAYS_PROMPTS ? '<|im_start|>assistant\n' : ''));
+    }
   });
 
   it('a dummy-prefix tokenizer gets no space at the borders that the text does not have', async () => {

@@ -50,9 +50,9 @@ describe('rows of text', () => {
   });
 
   it('lines longer than a read, and characters cut by it, come through whole', async () => {
-    const texts = [1, 300_001, 262_144, 3].map((length, i) => `${i}é猫`.repeat(Math.ceil(length / 3)));
+    const texts = [1, 270_001, 3].map((length, i) => `${i}é猫`.repeat(Math.ceil(length / 3)));
     const data = await load(jsonl('long.jsonl', texts.map((text) => ({ text }))), 2_000_000);
-    expect(data.length).toBe(4);
+    expect(data.length).toBe(3);
     texts.forEach((text, i) => expect(tokenizer.decode([...data.get(i).inputIds], { skipSpecialTokens: true })).toBe(text));
   });
 
@@ -123,6 +123,7 @@ describe('bad rows are told with file and line', () => {
     ['{"input_ids":[]}', '"input_ids" must have at least one id (found none)'],
     ['{"input_ids":"1 2"}', '"input_ids" must be a list of whole numbers (found string)'],
     ['{"input_ids":[1,2.5]}', '"input_ids" must be a list of whole numbers (found 2.5 at 1)'],
+    ['{"input_ids":[1,"2"]}', '"input_ids" must be a list of whole numbers (found "2" at 1)'],
     ['{"input_ids":[1,null]}', '(found null at 1)'],
     ['{"input_ids":[1,5000000000]}', '(found 5000000000 at 1)'],
     ['{"input_ids":[1,270]}', 'token ids must be 0 … 269, the vocabulary (found 270 at 1)'],
@@ -234,9 +235,9 @@ describe('.txt', () => {
   });
 
   it('a text without any place to cut is still read', async () => {
-    const data = await load(written('line.txt', '🐈'.repeat(300_000)), 65_536);
+    const data = await load(written('line.txt', '🐈'.repeat(150_000)), 65_536);
     const ids = Array.from({ length: data.length }, (_, i) => [...data.get(i).inputIds]).flat();
-    expect(tokenizer.decode(ids, { skipSpecialTokens: true })).toBe('🐈'.repeat(300_000));
+    expect(tokenizer.decode(ids, { skipSpecialTokens: true })).toBe('🐈'.repeat(150_000));
   });
 });
 
