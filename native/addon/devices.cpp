@@ -1,0 +1,78 @@
+// open, close, probe, info, fence, stats.
+#include "environment.h"
+
+namespace lowrank::addon {
+
+namespace {
+
+Napi::Value probe(const Napi::CallbackInfo& info) {
+  char why[512] = "";
+  const Backend* backend = find_backend(info[0].ToString().Utf8Value().c_str(), why, sizeof why);
+  const int count = backend != nullptr ? backend->probe(why, sizeof why) : 0;
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("count", count);
+  result.Set("why", std::string(why));
+  return result;
+}
+
+Napi::Value open(const Napi::CallbackInfo& info) {
+  Failure failure{};
+  const std::string kind = info[0].ToString().Utf8Value();
+  const int32_t id = environment_of(info).open_device(kind.c_str(), static_cast<int32_t>(number_argument(info, 1)), failure);
+  if (id < 0) fail(info.Env(), failure.code, failure.text);
+  return Napi::Number::New(info.Env(), id);
+}
+
+Napi::Value close(const Napi::CallbackInfo& info) {
+  environment_of(info).close_device(static_cast<int32_t>(number_argument(info, 0)));
+  return info.Env().Undefined();
+}
+
+Napi::Value describe(const Napi::CallbackInfo& info) {
+  const Device& device = device_argument(info, 0);
+  const DeviceInfo facts = device.info();
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("kind", device.backend().kind);
+  result.Set("name", facts.name);
+  result.Set("kernels", facts.kernels);
+  result.Set("memory", static_cast<double>(facts.memory));
+  result.Set("threads", facts.threads);
+  return result;
+}
+
+Napi::Value fence(const Napi::CallbackInfo& info) {
+  Device& device = device_argument(info, 0);
+  return environment_of(info).settle_on_stream(info.Env(), device, "fence", [&device](Failure& failure) {
+    device.backend().synchronize(device.state(), &failure);
+  });
+}
+
+Napi::Value stats(const Napi::CallbackInfo& info) {
+  Device& device = device_argument(info, 0);
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("tensors", static_cast<double>(environment_of(info).slots().live_on(static_cast<int32_t>(number_argument(info, 0)))));
+  result.Set("liveBytes", static_cast<double>(device.pool().live_bytes()));
+  result.Set("peakBytes", static_cast<double>(device.pool().peak_bytes()));
+  result.Set("reservedBytes", static_cast<double>(device.pool().reserved_bytes()));
+  result.Set("ops", static_cast<double>(device.stream().queued()));
+  return result;
+}
+
+Napi::Value reset_peak(const Napi::CallbackInfo& info) {
+  device_argument(info, 0).pool().reset_peak();
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+void add_devices(Napi::Env, Napi::Object exports, Environment& environment) {
+  add_method(exports, "probe", probe, environment);
+  add_method(exports, "open", open, environment);
+  add_method(exports, "close", close, environment);
+  add_method(exports, "info", describe, environment);
+  add_method(exports, "fence", fence, environment);
+  add_method(exports, "stats", stats, environment);
+  add_method(exports, "resetPeak", reset_peak, environment);
+}
+
+}  // namespace lowrank::addon

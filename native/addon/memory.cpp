@@ -1,0 +1,214 @@
+// alloc, view, release, map, mapTensor, weight, upload, download, writeFile.
+#include <string.h>
+
+#include "environment.h"
+
+namespace lowrank::addon {
+
+namespace {
+
+Napi::Value give(const Napi::CallbackInfo& info, Object object) {
+  const double handle = environment_of(info).slots().add(std::move(object));
+  if (handle == 0) fail(info.Env(), "ERR_MEMORY", "too many live tensors (2^24)");
+  return Napi::Number::New(info.Env(), handle);
+}
+
+DType dtype_argument(const Napi::CallbackInfo& info, size_t i) {
+  const double dtype = number_argument(info, i);
+  if (!(dtype >= 0 && dtype < kDTypes)) fail(info.Env(), "ERR_DTYPE", "there is no dtype " + std::to_string(dtype));
+  return static_cast<DType>(static_cast<int32_t>(dtype));
+}
+
+// Arguments from `first` on are the dims.
+Tensor shape_arguments(const Napi::CallbackInfo& info, size_t first, DType dtype) {
+  Tensor tensor{};
+  tensor.dtype = dtype;
+  tensor.rank = static_cast<int32_t>(info.Length()) - static_cast<int32_t>(first);
+  if (tensor.rank < 0 || tensor.rank > kMaxDims) fail(info.Env(), "ERR_SHAPE", "a tensor has 0 to 4 dimensions (found " + std::to_string(tensor.rank) + ")");
+  double count = 1;
+  for (int i = 0; i < tensor.rank; ++i) {
+    const double dim = number_argument(info, first + static_cast<size_t>(i));
+    if (!(dim >= 0 && dim < 9e15) || dim != static_cast<double>(static_cast<int64_t>(dim))) fail(info.Env(), "ERR_SHAPE", "a dimension must be a whole number, not negative (found " + std::to_string(dim) + ")");
+    tensor.dims[i] = static_cast<int64_t>(dim);
+    count *= dim;
+  }
+  if (count > 1e15) fail(info.Env(), "ERR_MEMORY", "a tensor of more than 10^15 elements");
+  return tensor;
+}
+
+Object new_tensor(const Napi::CallbackInfo& info, int32_t id, Tensor tensor) {
+  Device& device = *environment_of(info).device(id);
+  void* block = device.pool().allocate(tensor.bytes());
+  if (block == nullptr) fail(info.Env(), "ERR_MEMORY", "no memory for a tensor of " + std::to_string(tensor.bytes()) + " bytes (" + std::to_string(device.pool().live_bytes()) + " in use)");
+  tensor.data = block;
+  Object object;
+  object.is = Object::Is::tensor;
+  object.device = id;
+  object.tensor = tensor;
+  object.owners.emplace_back(block, [pool = &device.pool()](void* memory) { pool->release(memory); });
+  return object;
+}
+
+Napi::Value alloc(const Napi::CallbackInfo& info) {
+  device_argument(info, 0);
+  return give(info, new_tensor(info, static_cast<int32_t>(number_argument(info, 0)), shape_arguments(info, 2, dtype_argument(info, 1))));
+}
+
+// view(handle, elementOffset, ...dims): other dims over the same bytes; keeps them alive.
+Napi::Value view(const Napi::CallbackInfo& info) {
+  const Object whole = object_argument(info, 0, Object::Is::tensor);
+  const double offset = number_argument(info, 1);
+  Object object = whole;
+  object.tensor = shape_arguments(info, 2, whole.tensor.dtype);
+  if (!(offset >= 0) || offset + static_cast<double>(object.tensor.count()) > static_cast<double>(whole.tensor.count())) {
+    fail(info.Env(), "ERR_SHAPE", "view: elements [" + std::to_string(static_cast<int64_t>(offset)) + ", " + std::to_string(static_cast<int64_t>(offset) + object.tensor.count()) +
+                                      ") must lie in the tensor's " + std::to_string(whole.tensor.count()));
+  }
+  object.tensor.data = static_cast<char*>(whole.tensor.data) + static_cast<int64_t>(offset) * size_of(whole.tensor.dtype);
+  return give(info, std::move(object));
+}
+
+Napi::Value release(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), environment_of(info).slots().release(number_argument(info, 0)));
+}
+
+Napi::Value map(const Napi::CallbackInfo& info) {
+  Failure failure{};
+  Object object;
+  object.is = Object::Is::file;
+  object.file = MappedFile::open(info[0].ToString().Utf8Value(), failure);
+  if (object.file == nullptr) fail(info.Env(), failure.code, failure.text);
+  return give(info, std::move(object));
+}
+
+Napi::Value map_bytes(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(object_argument(info, 0, Object::Is::file).file->bytes()));
+}
+
+// mapTensor(device, file, dtype, byteOffset, ...dims): the file's own bytes where the device reads host memory, else a copy.
+Napi::Value map_tensor(const Napi::CallbackInfo& info) {
+  Device& device = device_argument(info, 0);
+  const auto id = static_cast<int32_t>(number_argument(info, 0));
+  const std::shared_ptr<MappedFile> file = object_argument(info, 1, Object::Is::file).file;
+  Tensor tensor = shape_arguments(info, 4, dtype_argument(info, 2));
+  const double offset = number_argument(info, 3);
+  if (!(offset >= 0) || offset + static_cast<double>(tensor.bytes()) > static_cast<double>(file->bytes())) {
+    fail(info.Env(), "ERR_FORMAT", "a tensor ends at byte " + std::to_string(static_cast<int64_t>(offset) + tensor.bytes()) + " but the file has " + std::to_string(file->bytes()));
+  }
+  const char* bytes = file->data() + static_cast<int64_t>(offset);
+  const bool aligned = reinterpret_cast<uintptr_t>(bytes) % static_cast<uintptr_t>(size_of(tensor.dtype)) == 0;
+  // Unmapping waits its turn on the stream: work that reads the file may still be queued when the last handle goes.
+  auto keep = std::shared_ptr<void>(const_cast<char*>(bytes), [file, &device](void*) { device.stream().enqueue("unmap", Stream::When::always, [file](Failure&) {}); });
+  if (device.backend().host_memory != 0 && aligned) {
+    tensor.data = const_cast<char*>(bytes);
+    Object object;
+    object.is = Object::Is::tensor;
+    object.device = id;
+    object.tensor = tensor;
+    object.owners.push_back(std::move(keep));
+    return give(info, std::move(object));
+  }
+  Object copy = new_tensor(info, id, tensor);
+  device.stream().enqueue("mapTensor", Stream::When::healthy, [&device, file, bytes, to = copy.tensor.data, size = tensor.bytes()](Failure& failure) {
+    device.backend().upload(device.state(), to, bytes, size, &failure);
+  });
+  return give(info, std::move(copy));
+}
+
+// weight(device, order, ...tensors): a frozen weight of one to three parts that read the same x. Holds on to their bytes.
+Napi::Value weight(const Napi::CallbackInfo& info) {
+  device_argument(info, 0);
+  Object object;
+  object.is = Object::Is::weight;
+  object.device = static_cast<int32_t>(number_argument(info, 0));
+  Weight& weight = object.weight;
+  weight.order = number_argument(info, 1) == 0 ? WeightOrder::out_in : WeightOrder::in_out;
+  weight.parts = static_cast<int32_t>(info.Length()) - 2;
+  if (weight.parts < 1 || weight.parts > kMaxParts) fail(info.Env(), "ERR_SHAPE", "a weight has 1 to 3 parts");
+  for (int i = 0; i < weight.parts; ++i) {
+    const Object& part = object_argument(info, static_cast<size_t>(i) + 2, Object::Is::tensor);
+    const bool out_in = weight.order == WeightOrder::out_in;
+    const int64_t in = out_in ? part.tensor.cols() : part.tensor.rows();
+    if (part.tensor.rank != 2) fail(info.Env(), "ERR_SHAPE", "weight: part " + std::to_string(i) + " must be a matrix");
+    if (i > 0 && (in != weight.in || part.tensor.dtype != weight.dtype)) fail(info.Env(), "ERR_SHAPE", "weight: parts must agree in dtype and in their input size");
+    if (part.tensor.dtype == DType::i32 || part.tensor.dtype == DType::u8) fail(info.Env(), "ERR_DTYPE", std::string("weight: must be f32, f16 or bf16 (found ") + name_of(part.tensor.dtype) + ")");
+    weight.in = in;
+    weight.dtype = part.tensor.dtype;
+    weight.data[i] = part.tensor.data;
+    weight.out[i] = out_in ? part.tensor.rows() : part.tensor.cols();
+    object.owners.insert(object.owners.end(), part.owners.begin(), part.owners.end());
+  }
+  return give(info, std::move(object));
+}
+
+// upload(handle, typedArray): the bytes are copied before this returns.
+Napi::Value upload(const Napi::CallbackInfo& info) {
+  const Object& object = object_argument(info, 0, Object::Is::tensor);
+  Device& device = *environment_of(info).device(object.device);
+  if (info.Length() < 2 || !info[1].IsTypedArray()) fail(info.Env(), "ERR_ARGUMENT", "upload: a typed array is required");
+  const auto array = info[1].As<Napi::TypedArray>();
+  const auto size = static_cast<int64_t>(array.ByteLength());
+  if (size != object.tensor.bytes()) fail(info.Env(), "ERR_SHAPE", "upload: the tensor has " + std::to_string(object.tensor.bytes()) + " bytes (found " + std::to_string(size) + ")");
+  const char* from = static_cast<const char*>(array.ArrayBuffer().Data()) + array.ByteOffset();
+  auto staged = std::make_shared<std::vector<char>>(from, from + size);
+  device.stream().enqueue("upload", Stream::When::healthy, [&device, staged, to = object.tensor.data](Failure& failure) {
+    device.backend().upload(device.state(), to, staged->data(), static_cast<int64_t>(staged->size()), &failure);
+  });
+  return info.Env().Undefined();
+}
+
+Napi::Value download(const Napi::CallbackInfo& info) {
+  const Object& object = object_argument(info, 0, Object::Is::tensor);
+  Device& device = *environment_of(info).device(object.device);
+  auto bytes = std::make_shared<std::vector<char>>();
+  return environment_of(info).settle_on_stream(info.Env(), device, "download", [&device, bytes, tensor = object.tensor](Failure& failure) {
+    bytes->resize(static_cast<size_t>(tensor.bytes()));
+    device.backend().download(device.state(), bytes->data(), tensor.data, tensor.bytes(), &failure);
+  }, bytes);
+}
+
+// writeFile(device, path, header, handles): header, then the tensors' bytes, one after the other; flushed to the disk.
+Napi::Value write_file(const Napi::CallbackInfo& info) {
+  Device& device = device_argument(info, 0);
+  const std::string path = info[1].ToString().Utf8Value();
+  const auto header = info[2].As<Napi::Uint8Array>();
+  const auto handles = info[3].As<Napi::Array>();
+  std::vector<Tensor> tensors;
+  for (uint32_t i = 0; i < handles.Length(); ++i) {
+    const Object* object = environment_of(info).slots().find(handles.Get(i).ToNumber().DoubleValue());
+    if (object == nullptr || object->is != Object::Is::tensor) fail(info.Env(), "ERR_DISPOSED", "writeFile: tensor " + std::to_string(i) + " was used after its release");
+    tensors.push_back(object->tensor);
+  }
+  std::vector<char> head(header.Data(), header.Data() + header.ByteLength());
+  return environment_of(info).settle_on_stream(info.Env(), device, "writeFile", [&device, path, head = std::move(head), tensors = std::move(tensors)](Failure& failure) {
+    std::vector<std::vector<char>> copies;
+    std::vector<Piece> pieces{{head.data(), static_cast<int64_t>(head.size())}};
+    for (const Tensor& tensor : tensors) {
+      const void* data = tensor.data;
+      if (device.backend().host_memory == 0) {
+        copies.emplace_back(static_cast<size_t>(tensor.bytes()));
+        device.backend().download(device.state(), copies.back().data(), tensor.data, tensor.bytes(), &failure);
+        data = copies.back().data();
+      }
+      pieces.push_back({data, tensor.bytes()});
+    }
+    if (!failure.happened()) lowrank::write_file(path, pieces.data(), pieces.size(), failure);
+  });
+}
+
+}  // namespace
+
+void add_memory(Napi::Env, Napi::Object exports, Environment& environment) {
+  add_method(exports, "alloc", alloc, environment);
+  add_method(exports, "view", view, environment);
+  add_method(exports, "release", release, environment);
+  add_method(exports, "map", map, environment);
+  add_method(exports, "mapBytes", map_bytes, environment);
+  add_method(exports, "mapTensor", map_tensor, environment);
+  add_method(exports, "weight", weight, environment);
+  add_method(exports, "upload", upload, environment);
+  add_method(exports, "download", download, environment);
+  add_method(exports, "writeFile", write_file, environment);
+}
+
+}  // namespace lowrank::addon

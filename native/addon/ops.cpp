@@ -1,0 +1,77 @@
+// Every line of list.def as a function: decode, check, enqueue.
+#include <condition_variable>
+#include <mutex>
+
+#include "../ops/all.h"
+#include "../ops/visitors.h"
+#include "decode.h"
+
+namespace lowrank::addon {
+
+namespace {
+
+template <class Contract>
+void run(Device& device, Op id, const char* name, Contract& op, bool check_nan, Failure& failure) {
+  Trace& trace = device.trace();
+  const int64_t begin = trace.on() ? Trace::now() : 0;
+  device.backend().launch(device.state(), static_cast<int32_t>(id), &op, &failure);
+  if (trace.on()) {
+    const int64_t end = Trace::now();
+    Describe shapes;
+    op.visit(shapes);
+    trace.op(name, shapes.text().c_str(), begin, end);
+  }
+  if (!check_nan || failure.happened() || device.backend().host_memory == 0) return;
+  FindNonFinite search;
+  op.visit(search);
+  if (search.name() != nullptr) failure.set("ERR_NONFINITE", "%s: %s is not finite at element %lld (LOWRANK_CHECK=nan)", name, search.name(), static_cast<long long>(search.element()));
+}
+
+// LOWRANK_SYNC=1: waits for the op and throws at the caller's line.
+void wait(Napi::Env env, Stream& stream) {
+  std::mutex mutex;
+  std::condition_variable done;
+  bool finished = false;
+  StreamFailure failed;
+  stream.enqueue("sync", Stream::When::always, [&](Failure&) {
+    const std::lock_guard lock(mutex);
+    failed = stream.take_failure();
+    finished = true;
+    done.notify_one();
+  });
+  std::unique_lock lock(mutex);
+  done.wait(lock, [&] { return finished; });
+  if (failed.failure.happened()) fail(env, failed.failure.code, failed.failure.text);
+}
+
+template <class Contract>
+Napi::Value call(const Napi::CallbackInfo& info, Op id, const char* name) {
+  Contract op{};
+  Decode decode(info, name);
+  op.visit(decode);
+  Device& device = decode.finish();
+  if (const char* misfit = op.misfit()) {
+    Describe shapes;
+    op.visit(shapes);
+    decode.fail_call("ERR_SHAPE", std::string(misfit) + " (" + shapes.text() + ")");
+  }
+  Environment& environment = environment_of(info);
+  device.stream().enqueue(name, Stream::When::healthy, [&device, id, name, op, check = environment.check_nan](Failure& failure) mutable {
+    run(device, id, name, op, check, failure);
+  });
+  if (environment.sync) wait(info.Env(), device.stream());
+  return info.Env().Undefined();
+}
+
+}  // namespace
+
+void add_ops(Napi::Env env, Napi::Object exports, Environment& environment) {
+  Napi::Object ops = Napi::Object::New(env);
+#define OP(stem, Contract) \
+  add_method(ops, #stem, [](const Napi::CallbackInfo& info) { return call<Contract>(info, Op::stem, #stem); }, environment);
+#include "../ops/list.def"
+#undef OP
+  exports.Set("ops", ops);
+}
+
+}  // namespace lowrank::addon

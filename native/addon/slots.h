@@ -1,0 +1,45 @@
+// Handles to objects. A handle is a double: slot number (24 bits) and generation (24 bits), so that a handle that was
+// released is told from whatever lives in its slot now. 0 is never a handle.
+#pragma once
+#include <stdint.h>
+
+#include <memory>
+#include <vector>
+
+#include "../core/device.h"
+#include "../core/mapped_file.h"
+
+namespace lowrank::addon {
+
+struct Object {
+  enum class Is { nothing, tensor, weight, file };
+  Is is = Is::nothing;
+  int32_t device = -1;
+  Tensor tensor{};
+  Weight weight{};
+  std::shared_ptr<MappedFile> file;
+  std::vector<std::shared_ptr<void>> owners;  // what keeps the bytes: a block of the pool, a mapped file
+};
+
+class Slots {
+ public:
+  double add(Object object);
+  Object* find(double handle);  // nullptr: released, or never given out
+  bool release(double handle);
+  void release_device(int32_t device);
+  int64_t live() const { return live_; }
+  int64_t live_on(int32_t device) const;
+
+ private:
+  static constexpr uint32_t kMaxSlots = 1u << 24;
+  struct Slot {
+    uint32_t generation = 1;
+    Object object;
+  };
+  void empty(Slot& slot, uint32_t index);
+  std::vector<Slot> slots_{1};
+  std::vector<uint32_t> free_;
+  int64_t live_ = 0;
+};
+
+}  // namespace lowrank::addon

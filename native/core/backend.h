@@ -1,0 +1,50 @@
+// The seam between the core and whatever computes: one versioned struct of C functions per backend. The CPU backend is linked in;
+// CUDA and the emulator are shared libraries that export `lowrank_backend`, opened at run time.
+#pragma once
+#include <stddef.h>
+
+#include "failure.h"
+#include "tensor.h"
+
+namespace lowrank {
+
+constexpr int32_t kBackendAbi = 1;
+
+struct DeviceInfo {
+  char name[128];    // "AMD EPYC ..." or "NVIDIA H100"
+  char kernels[64];  // which kernel table serves it: "v4", "sm_90a"
+  int64_t memory;    // bytes
+  int32_t threads;   // workers of the pool (CPU), multiprocessors (CUDA)
+};
+
+// `device` is what `open` returned. Everything but probe, open and close of an idle device is called on that device's stream thread;
+// allocate and deallocate on the thread that owns the device. Functions that return int return 0 when all is well.
+struct Backend {
+  int32_t abi;               // kBackendAbi
+  int32_t ops;               // number of lines of list.def it was built with
+  const char* kind;          // "cpu", "cuda", "cusim"
+  uint32_t activations;      // bit i set: activations may have DType(i)
+  int32_t host_memory;       // 1: the host may read and write its memory, and mapped files need no copy
+
+  int (*probe)(char* why, size_t size);  // devices that can be opened; with 0, `why` tells the reason
+  void* (*open)(int32_t index, Failure* failure);
+  void (*close)(void* device);
+  void (*info)(void* device, DeviceInfo* info);
+
+  void* (*allocate)(void* device, int64_t bytes);  // 64-byte aligned, nullptr when there is no more
+  void (*deallocate)(void* device, void* memory, int64_t bytes);
+  void (*upload)(void* device, void* to, const void* from, int64_t bytes, Failure* failure);
+  void (*download)(void* device, void* to, const void* from, int64_t bytes, Failure* failure);
+  void (*synchronize)(void* device, Failure* failure);
+
+  // Runs (or queues) one op. `contract` is the contract struct of list.def's line `op`.
+  void (*launch)(void* device, int32_t op, const void* contract, Failure* failure);
+};
+
+extern "C" typedef const Backend* (*BackendEntry)(int32_t abi);
+constexpr const char* kBackendSymbol = "lowrank_backend";
+
+// Finds a backend: "cpu", or a plugin next to this binary (or in $LOWRANK_CUDA_PLUGIN). nullptr: `why` tells the reason.
+const Backend* find_backend(const char* kind, char* why, size_t size);
+
+}  // namespace lowrank

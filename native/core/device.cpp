@@ -1,0 +1,32 @@
+#include "device.h"
+
+namespace lowrank {
+
+std::unique_ptr<Device> Device::open(const char* kind, int32_t index, Failure& failure) {
+  char why[512] = "";
+  const Backend* backend = find_backend(kind, why, sizeof why);
+  if (backend == nullptr || backend->probe(why, sizeof why) == 0) {
+    failure.set("ERR_DEVICE", "%s: %s", kind, why);
+    return nullptr;
+  }
+  void* state = backend->open(index, &failure);
+  if (state == nullptr) {
+    if (!failure.happened()) failure.set("ERR_MEMORY", "%s: no memory to open the device", kind);
+    return nullptr;
+  }
+  return std::unique_ptr<Device>(new Device(backend, state));
+}
+
+Device::~Device() {
+  stream_.stop();
+  pool_.clear();
+  backend_->close(state_);
+}
+
+DeviceInfo Device::info() const {
+  DeviceInfo info{};
+  backend_->info(state_, &info);
+  return info;
+}
+
+}  // namespace lowrank

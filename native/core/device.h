@@ -1,0 +1,37 @@
+// An opened device: its backend, its stream, its memory.
+#pragma once
+#include <memory>
+#include <string>
+
+#include "backend.h"
+#include "pool.h"
+#include "stream.h"
+#include "trace.h"
+
+namespace lowrank {
+
+class Device {
+ public:
+  // nullptr: `failure` tells the reason.
+  static std::unique_ptr<Device> open(const char* kind, int32_t index, Failure& failure);
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+  ~Device();
+
+  const Backend& backend() const { return *backend_; }
+  void* state() const { return state_; }
+  Stream& stream() { return stream_; }
+  Pool& pool() { return pool_; }
+  Trace& trace() { return trace_; }
+  DeviceInfo info() const;
+
+ private:
+  Device(const Backend* backend, void* state) : backend_(backend), state_(state), pool_(backend, state) {}
+  const Backend* backend_;
+  void* state_;
+  Trace trace_;
+  Pool pool_;
+  Stream stream_;  // last: it stops before anything it uses goes away
+};
+
+}  // namespace lowrank

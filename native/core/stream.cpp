@@ -1,0 +1,51 @@
+#include "stream.h"
+
+#include <new>
+#include <utility>
+
+namespace lowrank {
+
+void Stream::enqueue(const char* op, When when, Work work) {
+  {
+    const std::lock_guard lock(mutex_);
+    queue_.push_back({op, when, ++sequence_, std::move(work)});
+  }
+  wake_.notify_one();
+}
+
+void Stream::stop() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  wake_.notify_one();
+  if (thread_.joinable()) thread_.join();
+}
+
+StreamFailure Stream::take_failure() { return std::exchange(failed_, {}); }
+
+void Stream::run(Item& item) {
+  if (item.when == When::healthy && failed_.failure.happened()) return;
+  Failure failure{};
+  try {
+    item.work(failure);
+  } catch (const std::bad_alloc&) {
+    failure.set("ERR_MEMORY", "out of host memory");
+  }
+  if (failure.happened() && !failed_.failure.happened()) failed_ = {failure, item.op, item.sequence};
+}
+
+void Stream::loop() {
+  for (;;) {
+    std::unique_lock lock(mutex_);
+    wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+    if (queue_.empty()) return;
+    Item item = std::move(queue_.front());
+    queue_.pop_front();
+    const bool skip = stopping_ && item.when == When::healthy;
+    lock.unlock();
+    if (!skip) run(item);
+  }
+}
+
+}  // namespace lowrank

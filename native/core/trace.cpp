@@ -1,0 +1,26 @@
+#include "trace.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+namespace lowrank {
+
+Trace::Trace() : file_(nullptr) {
+  const char* path = getenv("LOWRANK_TRACE");
+  if (path == nullptr || *path == 0) return;
+  file_ = fopen(path, "w");
+  if (file_ != nullptr) fputs("[\n", file_);
+}
+
+Trace::~Trace() {
+  if (file_ == nullptr) return;
+  fputs("{}]\n", file_);
+  fclose(file_);
+}
+
+void Trace::op(const char* name, const char* shapes, int64_t begin, int64_t end) {
+  fprintf(file_, "{\"name\":\"%s\",\"ph\":\"X\",\"pid\":%d,\"tid\":1,\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"shapes\":\"%s\"}},\n", name, getpid(),
+          static_cast<double>(begin) / 1e3, static_cast<double>(end - begin) / 1e3, shapes);
+}
+
+}  // namespace lowrank

@@ -1,0 +1,27 @@
+// LOWRANK_TRACE=file: what each op took, in Chrome's trace format (chrome://tracing, Perfetto).
+#pragma once
+#include <stdint.h>
+#include <stdio.h>
+
+#include <chrono>
+
+namespace lowrank {
+
+class Trace {
+ public:
+  Trace();  // reads the variable; silent when it is not set
+  Trace(const Trace&) = delete;
+  Trace& operator=(const Trace&) = delete;
+  ~Trace();
+
+  bool on() const { return file_ != nullptr; }
+  static int64_t now() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
+  }
+  void op(const char* name, const char* shapes, int64_t begin, int64_t end);
+
+ private:
+  FILE* file_;
+};
+
+}  // namespace lowrank

@@ -1,0 +1,186 @@
+#include "../backend.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <memory>
+#include <mutex>
+#include <new>
+#include <vector>
+
+#include "../../ops/all.h"
+#include "../table.h"
+#include "workers.h"
+
+namespace lowrank::cpu {
+
+namespace {
+
+constexpr int64_t kHugePage = 2 << 20;
+
+// 2 MiB pages where they can be had: malloc gets 4 KiB pages unless somebody asks, and the TLB misses show in a GEMM.
+void* map_memory(int64_t bytes) {
+  void* memory = nullptr;
+  if (posix_memalign(&memory, static_cast<size_t>(bytes >= kHugePage ? kHugePage : kScratchAlign), static_cast<size_t>(bytes)) != 0) return nullptr;
+  if (bytes >= kHugePage) madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);
+  return memory;
+}
+
+struct Free {
+  void operator()(void* memory) const { free(memory); }
+};
+
+// Scratch of one worker: grows to what the greediest op asked for, then stays.
+class Scratch {
+ public:
+  void* take(int64_t bytes) {
+    const int64_t size = (bytes + kScratchAlign - 1) / kScratchAlign * kScratchAlign;
+    if (chunk_ < chunks_.size() && used_ + size > chunks_[chunk_].bytes) ++chunk_, used_ = 0;
+    if (chunk_ == chunks_.size() || used_ + size > chunks_[chunk_].bytes) return take_new(size);
+    void* result = static_cast<char*>(chunks_[chunk_].memory.get()) + used_;
+    used_ += size;
+    return result;
+  }
+  // Ends an op. Several chunks become one, so that the next op like this one finds its memory in one piece.
+  void reset() {
+    if (chunks_.size() > 1) {
+      int64_t all = 0;
+      for (const Chunk& chunk : chunks_) all += chunk.bytes;
+      chunks_.clear();
+      chunk_ = 0, used_ = 0;
+      take_new(all);
+    }
+    chunk_ = 0, used_ = 0;
+  }
+
+ private:
+  struct Chunk {
+    std::unique_ptr<void, Free> memory;
+    int64_t bytes;
+  };
+  void* take_new(int64_t size) {
+    const int64_t bytes = size < (1 << 20) ? 1 << 20 : size;
+    void* memory = map_memory(bytes);
+    if (memory == nullptr) return nullptr;
+    chunks_.push_back({std::unique_ptr<void, Free>(memory), bytes});
+    chunk_ = chunks_.size() - 1;
+    used_ = size;
+    return memory;
+  }
+  std::vector<Chunk> chunks_;
+  size_t chunk_ = 0;
+  int64_t used_ = 0;
+};
+
+class CpuDevice {
+ public:
+  CpuDevice(const Table* table, int threads) : table_(table), workers_(threads), scratch_(static_cast<size_t>(threads) + 1) {}
+
+  void launch(int32_t op, const void* contract, Failure* failure) {
+    failure_ = failure;
+    const Context context{this, workers_.threads(), run, scratch, fail};
+    table_->kernels[op](contract, context);
+    for (Scratch& scratch : scratch_) scratch.reset();
+  }
+  const Table* table() const { return table_; }
+  int threads() const { return workers_.threads(); }
+
+ private:
+  static void run(void* self, int64_t tasks, Workers::Task task, void* arg) { static_cast<CpuDevice*>(self)->workers_.run(tasks, task, arg); }
+  static void* scratch(void* self, int worker, int64_t bytes) {
+    auto* device = static_cast<CpuDevice*>(self);
+    void* memory = device->scratch_[static_cast<size_t>(worker + 1)].take(bytes);
+    if (memory == nullptr) fail(self, "ERR_MEMORY", "no memory for %lld bytes of scratch", static_cast<long long>(bytes));
+    return memory;
+  }
+  __attribute__((format(printf, 3, 4))) static void fail(void* self, const char* code, const char* format, ...) {
+    auto* device = static_cast<CpuDevice*>(self);
+    const std::lock_guard lock(device->fail_mutex_);
+    if (device->failure_->happened()) return;
+    va_list arguments;
+    va_start(arguments, format);
+    device->failure_->set(code, format, arguments);
+    va_end(arguments);
+  }
+
+  const Table* table_;
+  Workers workers_;
+  std::vector<Scratch> scratch_;  // [0] belongs to the op as a whole, [1 + worker] to a worker
+  Failure* failure_ = nullptr;
+  std::mutex fail_mutex_;
+};
+
+CpuDevice* as_device(void* device) { return static_cast<CpuDevice*>(device); }
+
+int thread_count() {
+  if (const char* chosen = getenv("LOWRANK_THREADS")) {
+    const int threads = atoi(chosen);
+    if (threads >= 1 && threads <= 1024) return threads;
+  }
+  const long cores = sysconf(_SC_NPROCESSORS_ONLN);
+  return cores < 1 ? 1 : static_cast<int>(cores);
+}
+
+int probe(char* why, size_t size) { return choose_table(why, size) != nullptr ? 1 : 0; }
+
+void* open(int32_t index, Failure* failure) {
+  char why[256] = "";
+  const Table* table = choose_table(why, sizeof why);
+  if (index != 0) failure->set("ERR_DEVICE", "cpu: there is one CPU device (found index %d)", index);
+  if (table == nullptr) failure->set("ERR_DEVICE", "cpu: %s", why);
+  return failure->happened() ? nullptr : new (std::nothrow) CpuDevice(table, thread_count());
+}
+
+void read_processor_name(char* name, size_t size) {
+  snprintf(name, size, "CPU");
+  FILE* file = fopen("/proc/cpuinfo", "r");
+  if (file == nullptr) return;
+  char line[256];
+  while (fgets(line, sizeof line, file) != nullptr) {
+    const char* colon = strncmp(line, "model name", 10) == 0 ? strchr(line, ':') : nullptr;
+    if (colon == nullptr) continue;
+    snprintf(name, size, "%.*s", static_cast<int>(strcspn(colon + 2, "\n")), colon + 2);
+    break;
+  }
+  fclose(file);
+}
+
+void info(void* device, DeviceInfo* out) {
+  read_processor_name(out->name, sizeof out->name);
+  snprintf(out->kernels, sizeof out->kernels, "%s", as_device(device)->table()->isa);
+  out->memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
+  out->threads = as_device(device)->threads();
+}
+
+void copy(void*, void* to, const void* from, int64_t bytes, Failure*) { memcpy(to, from, static_cast<size_t>(bytes)); }
+
+const Backend kBackend = {
+    .abi = kBackendAbi,
+    .ops = static_cast<int32_t>(Op::count),
+    .kind = "cpu",
+    .activations = 1u << static_cast<int>(DType::f32),
+    .host_memory = 1,
+    .probe = probe,
+    .open = open,
+    .close = [](void* device) { delete as_device(device); },
+    .info = info,
+    .allocate = [](void*, int64_t bytes) { return map_memory(bytes); },
+    .deallocate = [](void*, void* memory, int64_t) { free(memory); },
+    .upload = copy,
+    .download = copy,
+    .synchronize = [](void*, Failure*) {},
+    .launch =
+        [](void* device, int32_t op, const void* contract, Failure* failure) {
+          // The stream thread is ours; asked for on each launch because it is cheap and can't be forgotten.
+          flush_denormals();
+          as_device(device)->launch(op, contract, failure);
+        },
+};
+
+}  // namespace
+
+const Backend* backend() { return &kBackend; }
+
+}  // namespace lowrank::cpu

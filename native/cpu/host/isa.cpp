@@ -1,0 +1,56 @@
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../table.h"
+
+namespace lowrank::cpu {
+
+#if defined(__x86_64__)
+namespace v2 { extern const Table kTable; }
+namespace v3 { extern const Table kTable; }
+namespace v4 { extern const Table kTable; }
+#else
+namespace baseline { extern const Table kTable; }
+#endif
+
+namespace {
+
+struct Candidate {
+  const Table* table;
+  bool runs;
+};
+
+const Table* pick(const Candidate* candidates, size_t count, char* why, size_t size) {
+  const char* forced = getenv("LOWRANK_ISA");
+  for (size_t i = 0; i < count; ++i) {
+    const Candidate& candidate = candidates[i];
+    if (forced != nullptr ? strcmp(forced, candidate.table->isa) != 0 : !candidate.runs) continue;
+    if (candidate.runs) return candidate.table;
+    snprintf(why, size, "LOWRANK_ISA=%s: this processor doesn't run it", forced);
+    return nullptr;
+  }
+  if (forced != nullptr) {
+    snprintf(why, size, "LOWRANK_ISA must name a kernel table of this build, such as %s (found %s)", candidates[0].table->isa, forced);
+  } else {
+    snprintf(why, size, "this processor is older than x86-64-v2 with AES (SSE4.2, PCLMUL), the least that lowrank runs on");
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+const Table* choose_table(char* why, unsigned long size) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool aes = __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
+  const Candidate candidates[] = {{&v4::kTable, aes && __builtin_cpu_supports("x86-64-v4")},
+                                  {&v3::kTable, aes && __builtin_cpu_supports("x86-64-v3")},
+                                  {&v2::kTable, aes && __builtin_cpu_supports("x86-64-v2")}};
+#else
+  const Candidate candidates[] = {{&baseline::kTable, true}};
+#endif
+  return pick(candidates, sizeof candidates / sizeof candidates[0], why, size);
+}
+
+}  // namespace lowrank::cpu

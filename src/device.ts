@@ -1,0 +1,198 @@
+import { LowrankError } from './error.ts';
+import { addon, guarded, guardedAsync, type Handle } from './native.ts';
+import { type DType, dtypes, type Shape, Tensor } from './tensor.ts';
+
+export interface DeviceInfo {
+  readonly kind: string;
+  readonly name: string;
+  /** Which kernel table runs: `v4` is x86-64-v4 (AVX-512). */
+  readonly kernels: string;
+  /** Bytes of memory it has. */
+  readonly memory: number;
+  readonly threads: number;
+}
+
+export interface DeviceStats {
+  /** Live tensors, weights included. */
+  readonly tensors: number;
+  /** Bytes of device memory in use, highest so far, and taken from the system. Mapped files are not counted. */
+  readonly liveBytes: number;
+  readonly peakBytes: number;
+  readonly reservedBytes: number;
+  /** Pieces of work queued since the device was opened. */
+  readonly ops: number;
+}
+
+/**
+ * A frozen weight W0 [out, in] of one to three parts that read the same input. Opaque: its bytes stay where they are
+ * (usually a mapped file) and in their dtype.
+ */
+export class Weight {
+  readonly device: Device;
+  readonly out: readonly number[];
+  readonly in: number;
+  readonly dtype: DType;
+  readonly #handle: Handle;
+  #disposed = false;
+
+  /** @internal Use `device.weight`. */
+  constructor(device: Device, handle: Handle, parts: readonly Tensor[], order: WeightOrder) {
+    this.device = device;
+    this.#handle = handle;
+    this.out = parts.map((part) => part.shape[order === 'out_in' ? 0 : 1] ?? 0);
+    this.in = parts[0]?.shape[order === 'out_in' ? 1 : 0] ?? 0;
+    this.dtype = parts[0]?.dtype ?? 'f32';
+  }
+  get handle(): Handle {
+    if (this.#disposed) throw new LowrankError('ERR_DISPOSED', `weight [${this.rows},${this.in}]: was used after dispose()`);
+    return this.#handle;
+  }
+  /** Rows of all parts together. */
+  get rows(): number {
+    return this.out.reduce((n, rows) => n + rows, 0);
+  }
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    if (!this.device.closed) addon().release(this.#handle);
+  }
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** How a stored matrix lies: nn.Linear's [out, in], or GPT-2's Conv1D [in, out]. */
+export type WeightOrder = 'out_in' | 'in_out';
+
+/** A file mapped for reading; tensors over it keep it alive after `dispose()`. */
+export class MappedFile {
+  readonly path: string;
+  readonly byteLength: number;
+  readonly #handle: Handle;
+  #disposed = false;
+
+  /** @throws LowrankError ERR_FILE, ERR_FORMAT (an empty file) */
+  constructor(path: string) {
+    this.path = path;
+    this.#handle = guarded(() => addon().map(path));
+    this.byteLength = addon().mapBytes(this.#handle);
+  }
+  get handle(): Handle {
+    return this.#handle;
+  }
+  dispose(): void {
+    if (!this.#disposed) addon().release(this.#handle);
+    this.#disposed = true;
+  }
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** An opened device with its stream. Ops run in the order they were called in; nothing waits but `fence` and reads. */
+export class Device {
+  readonly id: number;
+  readonly info: DeviceInfo;
+  /** What `auto` passed over, in words; empty when nothing was. */
+  readonly note: string;
+  #closed = false;
+
+  /** @internal Use {@link openDevice}. */
+  constructor(id: number, note: string) {
+    this.id = id;
+    this.info = addon().info(id);
+    this.note = note;
+  }
+  get kind(): string {
+    return this.info.kind;
+  }
+  get closed(): boolean {
+    return this.#closed;
+  }
+  /** A new tensor, not initialised. @throws LowrankError ERR_MEMORY */
+  empty(shape: Shape, dtype: DType = 'f32'): Tensor {
+    this.#check();
+    return new Tensor(this, guarded(() => addon().alloc(this.id, dtypes.indexOf(dtype), ...shape)), dtype, shape);
+  }
+  /** A new tensor with this content: Float32Array is f32, Int32Array is i32. @throws LowrankError ERR_SHAPE, ERR_MEMORY */
+  tensor(data: Float32Array | Int32Array, shape: Shape = [data.length]): Tensor {
+    const tensor = this.empty(shape, data instanceof Int32Array ? 'i32' : 'f32');
+    tensor.upload(data);
+    return tensor;
+  }
+  /** A tensor over bytes of a mapped file; copied only where the device can't read them there. */
+  mapped(file: MappedFile, dtype: DType, byteOffset: number, shape: Shape): Tensor {
+    this.#check();
+    const handle = guarded(() => addon().mapTensor(this.id, file.handle, dtypes.indexOf(dtype), byteOffset, ...shape));
+    return new Tensor(this, handle, dtype, shape);
+  }
+  /** A frozen weight of up to three matrices with one input size and dtype; it holds on to their bytes. */
+  weight(parts: readonly Tensor[], order: WeightOrder = 'out_in'): Weight {
+    this.#check();
+    const handle = guarded(() => addon().weight(this.id, order === 'out_in' ? 0 : 1, ...parts.map((part) => part.handle)));
+    return new Weight(this, handle, parts, order);
+  }
+  /** Writes a header and the tensors' bytes to a file, flushed to the disk. @throws LowrankError ERR_FILE */
+  async writeFile(file: string, header: Uint8Array, tensors: readonly Tensor[]): Promise<void> {
+    this.#check();
+    const handles = tensors.map((tensor) => tensor.handle);
+    return guardedAsync(() => addon().writeFile(this.id, file, header, handles));
+  }
+  /** Resolves when everything queued so far has run; rejects with the first failure since the last fence. */
+  async fence(): Promise<void> {
+    this.#check();
+    return guardedAsync(() => addon().fence(this.id));
+  }
+  stats(): DeviceStats {
+    this.#check();
+    return addon().stats(this.id);
+  }
+  /** Starts `stats().peakBytes` anew. */
+  resetPeak(): void {
+    addon().resetPeak(this.id);
+  }
+  /** Stops the stream and releases every tensor of the device. Twice is once. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    addon().close(this.id);
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+  #check(): void {
+    if (this.#closed) throw new LowrankError('ERR_DISPOSED', `${this.kind}: the device is closed`);
+  }
+}
+
+/** What can be opened here: the number of devices of a kind, and the reason when there is none. */
+export function probeDevices(kind: 'cpu' | 'cuda' | 'cusim'): { count: number; why: string } {
+  return addon().probe(kind);
+}
+
+/**
+ * Opens a device: `cpu`, `cuda`, `cuda:1`, or `auto`, which takes CUDA where it works and says in `note` why not otherwise.
+ *
+ * @throws LowrankError ERR_DEVICE with the reason, ERR_ADDON
+ * @example
+ * ```ts
+ * import { openDevice } from 'lowrank';
+ * await using device = await openDevice('auto');
+ * console.log(device.info.name, device.note);
+ * ```
+ */
+export async function openDevice(name = 'auto'): Promise<Device> {
+  const match = /^(auto|cpu|cuda|cusim)(?::(\d+))?$/.exec(name);
+  if (match === null) throw new LowrankError('ERR_ARGUMENT', `device: must be cpu, cuda, cuda:N or auto (found ${name})`);
+  if (match[1] === 'auto') return openBest();
+  return new Device(guarded(() => addon().open(match[1] as string, Number(match[2] ?? 0))), '');
+}
+
+function openBest(): Device {
+  const { count, why } = probeDevices('cuda');
+  if (count > 0) return new Device(guarded(() => addon().open('cuda', 0)), '');
+  return new Device(guarded(() => addon().open('cpu', 0)), why);
+}

@@ -1,0 +1,54 @@
+import { launch } from '../kernel.ts';
+import { defineOp } from '../op.ts';
+import type { Tensor } from '../tensor.ts';
+import type { LinearOperands } from './linear.ts';
+
+/** The adapter of a joined projection of P parts (q|k|v is three). R is the sum of the ranks; rank 0 is a part without adapter. */
+export interface LoraOperands {
+  readonly a: Tensor; // [R, K], the parts one below the other
+  readonly b: Tensor; // flat: part after part, each [N_i, r_i]
+  readonly da: Tensor | null; // where gradients are added; null: not trained
+  readonly db: Tensor | null;
+  readonly ranks: readonly number[];
+  readonly scales: readonly number[];
+  readonly dropout: Dropout;
+}
+
+/** Where dropout masks are drawn from: the same numbers give the same mask, on every backend. */
+export interface Dropout {
+  readonly p: number; // 0: no dropout
+  readonly seed: number; // up to 2^53
+  readonly layers: readonly number[]; // a number of its own for each part
+  readonly step: number; // differs between forward passes that must not share a mask
+}
+
+function partNumbers({ ranks, scales, dropout }: LoraOperands): number[] {
+  const three = (values: readonly number[]): number[] => [values[0] ?? 0, values[1] ?? 0, values[2] ?? 0];
+  const { p, seed, layers, step } = dropout;
+  return [...three(ranks), ...three(scales), ...three(layers), p, seed % 2 ** 32, Math.floor(seed / 2 ** 32), step];
+}
+
+/**
+ * y = x W0ᵀ + bias + s·(x̂ Aᵀ) Bᵀ (+ carry), x̂ = mask∘x/(1−p), for each part of a joined weight. x [T, K]; y [T, N]. W0 gets no
+ * gradient; those of A and B are added to `da` and `db`. (Hu et al. 2021)
+ */
+export const loraLinear = defineOp((x: Tensor, frozen: LinearOperands, lora: LoraOperands, carry: Tensor | null = null) => {
+  const { weight, bias } = frozen;
+  const { a, b, da, db } = lora;
+  const parts = partNumbers(lora);
+  const y = x.like([x.rows, weight.rows]);
+  const u = x.device.empty([x.rows, a.rows]);
+  launch('lora_linear', y, u, x, weight, bias, carry, a, b, ...parts);
+  return {
+    out: y,
+    inputs: [x, carry],
+    saved: [x, u],
+    trains: da !== null,
+    rule: (dy, backward) => {
+      const dx = backward.needs(0) ? x.like() : null;
+      if (da === null || db === null) throw new Error('lora_linear: an adapter that is not trained was recorded');
+      launch('lora_linear_grad', dx, da, db, dy, x, u, weight, a, b, ...parts);
+      return [dx, dy];
+    },
+  };
+});

@@ -1,0 +1,121 @@
+import type { Device } from './device.ts';
+import { LowrankError } from './error.ts';
+import { addon, guarded, guardedAsync, type Handle } from './native.ts';
+import { adopt, disown } from './scope.ts';
+
+/** Element types, numbered as in native/core/dtype.h. */
+export const dtypes = ['f32', 'f16', 'bf16', 'i32', 'u8'] as const;
+export type DType = (typeof dtypes)[number];
+export type Shape = readonly number[];
+
+const bytesOf: Record<DType, number> = { f32: 4, f16: 2, bf16: 2, i32: 4, u8: 1 };
+
+const leaks = new FinalizationRegistry<Handle>((handle) => {
+  // Released by then in a correct program. Only a report: the garbage collector never decides about native memory.
+  if (process.env['LOWRANK_CHECK'] === 'leaks') console.warn(`lowrank: a tensor was dropped without dispose() (handle ${handle})`);
+});
+
+/**
+ * A tensor on a device: a handle with shape and dtype. The bytes are native; JavaScript holds no pointer to them.
+ * Whoever makes a tensor outside of {@link scope} owns it and disposes of it.
+ *
+ * @example
+ * ```ts
+ * import { openDevice } from 'lowrank';
+ * await using device = await openDevice('cpu');
+ * using x = device.tensor(new Float32Array([1, 2, 3, 4]), [2, 2]);
+ * console.log(await x.data()); // Float32Array [1, 2, 3, 4]
+ * ```
+ */
+export class Tensor {
+  readonly device: Device;
+  readonly dtype: DType;
+  readonly shape: Shape;
+  readonly #handle: Handle;
+  #disposed = false;
+
+  /** @internal Use `device.empty`, `device.tensor` or an op. */
+  constructor(device: Device, handle: Handle, dtype: DType, shape: Shape) {
+    this.device = device;
+    this.dtype = dtype;
+    this.shape = shape;
+    this.#handle = handle;
+    leaks.register(this, handle, this);
+    adopt(this);
+  }
+
+  /** The number that names it in the addon. @throws LowrankError ERR_DISPOSED */
+  get handle(): Handle {
+    if (this.#disposed) throw new LowrankError('ERR_DISPOSED', `tensor [${this.shape}]: was used after dispose()`);
+    return this.#handle;
+  }
+  get disposed(): boolean {
+    return this.#disposed;
+  }
+  /** Elements. */
+  get size(): number {
+    return this.shape.reduce((n, dim) => n * dim, 1);
+  }
+  get byteLength(): number {
+    return this.size * bytesOf[this.dtype];
+  }
+  /** The last dimension. */
+  get cols(): number {
+    return this.shape[this.shape.length - 1] ?? 1;
+  }
+  /** The product of the others. */
+  get rows(): number {
+    return this.shape.slice(0, -1).reduce((n, dim) => n * dim, 1);
+  }
+
+  /** A new tensor of the same dtype on the same device, not initialised; same shape unless given. */
+  like(shape: Shape = this.shape): Tensor {
+    return this.device.empty(shape, this.dtype);
+  }
+  /** Another shape over the same bytes, from element `offset` on. It keeps the bytes alive by itself. */
+  view(shape: Shape, offset = 0): Tensor {
+    return new Tensor(this.device, guarded(() => addon().view(this.handle, offset, ...shape)), this.dtype, shape);
+  }
+  /** Replaces the content; the data are copied before this returns. @throws LowrankError ERR_SHAPE */
+  upload(data: ArrayBufferView): void {
+    guarded(() => addon().upload(this.handle, data));
+  }
+  /** The bytes, once everything queued before has run. */
+  async bytes(): Promise<ArrayBuffer> {
+    const handle = this.handle;
+    return guardedAsync(() => addon().download(handle));
+  }
+  /** The content as numbers: f32 and 16-bit floats as Float32Array, i32 as Int32Array. */
+  async data(): Promise<Float32Array> {
+    const raw = await this.bytes();
+    if (this.dtype === 'f32') return new Float32Array(raw);
+    if (this.dtype === 'bf16') return fromBf16(new Uint16Array(raw));
+    if (this.dtype === 'f16') return fromF16(new Uint16Array(raw));
+    return Float32Array.from(new Int32Array(raw));
+  }
+  /** Gives the memory back. Twice is once. */
+  dispose(): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
+    leaks.unregister(this);
+    disown(this);
+    if (!this.device.closed) addon().release(this.#handle);
+  }
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+function fromBf16(bits: Uint16Array): Float32Array {
+  return new Float32Array(Uint32Array.from(bits, (b) => b << 16).buffer);
+}
+
+function fromF16(bits: Uint16Array): Float32Array {
+  return Float32Array.from(bits, (b) => {
+    const sign = b & 0x8000 ? -1 : 1;
+    const exponent = (b >> 10) & 31;
+    const fraction = b & 1023;
+    if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
+    return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+  });
+}
