@@ -1,0 +1,147 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { type Device, openDevice, probeDevices } from '../../src/device.ts';
+import type { Tensor } from '../../src/tensor.ts';
+import type { Numbers } from '../reference/numbers.ts';
+import { Bench, type Misalign } from './bench.ts';
+
+/** Unit roundoff of f32: what one operation may be off, relatively. */
+export const epsilon = 2 ** -24;
+
+/** One output of a case: what the kernel wrote, what the oracle says, and how far apart they may be at element i. */
+export interface Output {
+  readonly name: string;
+  readonly got: Tensor;
+  readonly want: Numbers;
+  /** Absolute; from the dtype, the reduction's length and the magnitude of what was added. See {@link bound}. */
+  readonly within: (i: number) => number;
+}
+
+/**
+ * A bound for a result that was summed from `length` terms whose absolute values add up to `magnitude` (a number, or one for each
+ * element), in f32 and in any order, with `steps` roundings of its own on the way (an exp, a division). Higham's (1 + u)^n - 1 with the
+ * blocked summation of the kernels; 1e-30 covers flushed denormals.
+ */
+export function bound(length: number, magnitude: number | Numbers, steps = 8): (i: number) => number {
+  const roundings = steps + Math.min(length, 16 + Math.ceil(length / 16));
+  return (i) => 1e-30 + roundings * epsilon * Math.abs(typeof magnitude === 'number' ? magnitude : (magnitude[i] ?? NaN));
+}
+
+interface Variant {
+  readonly name: string;
+  readonly device: string;
+  readonly isa?: string;
+}
+
+const cpuVariants: readonly Variant[] = (process.arch === 'x64' ? ['v4', 'v3', 'v2'] : ['baseline']).map((isa) => ({ name: `cpu ${isa}`, device: 'cpu', isa }));
+const variants: readonly Variant[] = [...cpuVariants, { name: 'cusim', device: 'cusim' }, { name: 'cuda', device: 'cuda' }];
+
+const misalignments: readonly Misalign[] = [0, 1, 3];
+
+export interface ParityOptions<Case> {
+  readonly cases: readonly Case[];
+  /** Queues the kernel on `bench` and returns what to compare. Called several times for one case, with the same seed. */
+  readonly run: (bench: Bench, testCase: Case) => readonly Output[];
+  readonly seed?: number;
+}
+
+/** The claim that a kernel agrees with the oracle: on every backend and instruction set that is here, for every case. */
+export function parity<Case>(op: string, { cases, run, seed = 1 }: ParityOptions<Case>): void {
+  for (const variant of variants) {
+    const missing = unavailable(variant);
+    if (missing !== null) {
+      console.warn(`${variant.name}: ${cases.length} cases of ${op} not run (${missing})`);
+      continue;
+    }
+    describe(`${op} on ${variant.name}`, () => {
+      const devices: Device[] = [];
+      beforeAll(async () => {
+        for (const threads of [1, 3]) devices.push(await openVariant(variant, threads));
+      });
+      afterAll(() => devices.forEach((device) => device.close()));
+      it.each(cases.map((testCase) => [JSON.stringify(testCase), testCase] as const))('agrees with the oracle: %s', async (_, testCase) => {
+        for (const misalign of misalignments) await checkCase(devices, misalign, seed, (bench) => run(bench, testCase));
+      });
+    });
+  }
+}
+
+// The same case with 1 and 3 threads: right, in bounds, the same bits, nothing left behind.
+async function checkCase(devices: readonly Device[], misalign: Misalign, seed: number, run: (bench: Bench) => readonly Output[]): Promise<void> {
+  let first: Uint8Array[] | undefined;
+  for (const device of devices) {
+    const live = device.stats().tensors;
+    const bench = new Bench(device, misalign, seed);
+    const outputs = run(bench);
+    const bits: Uint8Array[] = [];
+    for (const output of outputs) {
+      bits.push(new Uint8Array(await output.got.bytes()));
+      checkOutput(output, await output.got.data());
+    }
+    await bench.checkBounds();
+    bench.dispose();
+    expect(device.stats().tensors, 'live tensors').toBe(live);
+    first ??= bits;
+    bits.forEach((own, i) => expect(Buffer.compare(own, first?.[i] ?? own), `${outputs[i]?.name}: same bits for any thread count`).toBe(0));
+  }
+}
+
+function checkOutput(output: Output, got: Numbers): void {
+  expect(got.length, `${output.name}: elements`).toBe(output.want.length);
+  const fault = firstFault(output, got);
+  expect(fault, fault ?? '').toBeNull();
+  spoilOne(output, got);
+}
+
+/** The first element out of bounds, in words, or null. */
+function firstFault({ name, want, within }: Output, got: Numbers): string | null {
+  for (let i = 0; i < want.length; i++) {
+    const [a, b, limit] = [got[i] as number, want[i] as number, within(i)];
+    if (Object.is(a, b) || a === b || Math.abs(a - b) <= limit) continue;
+    if (Number.isNaN(a) && Number.isNaN(b)) continue;
+    return `${name}[${i}] must be ${b} within ${limit} (found ${a}, ${Math.abs(a - b)} off)`;
+  }
+  return null;
+}
+
+// A check that can't fail is worth nothing: one element, off by twice its bound, must be noticed.
+function spoilOne(output: Output, got: Numbers): void {
+  const i = Math.floor(got.length / 2);
+  const want = output.want[i];
+  if (want === undefined || !Number.isFinite(want)) return;
+  const spoiled = Float64Array.from(got);
+  spoiled[i] = want + 2 * output.within(i) + Math.abs(want) * 2 ** -50 + Number.MIN_VALUE;
+  expect(firstFault(output, spoiled), `${output.name}: a spoiled element must be noticed`).not.toBeNull();
+}
+
+function unavailable(variant: Variant): string | null {
+  if (variant.device !== 'cpu') {
+    const { count, why } = probeDevices(variant.device as 'cuda');
+    return count > 0 ? null : (why.split(':')[0] ?? why);
+  }
+  return withEnvironment({ LOWRANK_ISA: variant.isa }, () => {
+    const { count, why } = probeDevices('cpu');
+    return count > 0 ? null : why;
+  });
+}
+
+/** Opens a device as a variant wants it: the addon reads these variables when a device is opened. */
+async function openVariant(variant: Variant, threads: number): Promise<Device> {
+  return withEnvironment({ LOWRANK_ISA: variant.isa, LOWRANK_THREADS: String(threads) }, () => openDevice(variant.device));
+}
+
+function withEnvironment<T>(variables: Record<string, string | undefined>, body: () => T): T {
+  const before = Object.fromEntries(Object.keys(variables).map((name) => [name, process.env[name]]));
+  setEnvironment(variables);
+  try {
+    return body();
+  } finally {
+    setEnvironment(before);
+  }
+}
+
+function setEnvironment(variables: Record<string, string | undefined>): void {
+  for (const [name, value] of Object.entries(variables)) {
+    if (value === undefined) delete process.env[name];
+    else process.env[name] = value;
+  }
+}
