@@ -17,6 +17,15 @@ LOWRANK_INLINE void for_rows(const Context& context, int64_t rows, int64_t cols,
   });
 }
 
+// body(start, n) for [0, count) cut into spans of `size`, the last one ragged.
+template <class Body>
+LOWRANK_INLINE void for_spans(const Context& context, int64_t count, int64_t size, const Body& body) {
+  context.parallel_for((count + size - 1) / size, [&](int64_t task, int) {
+    const int64_t start = task * size;
+    body(start, count - start < size ? count - start : size);
+  });
+}
+
 // A whole vector, and the ragged end of a row: the same body is compiled for both.
 struct Whole {
   template <class D, class T>
@@ -73,6 +82,39 @@ LOWRANK_INLINE float sum_of(int64_t cols, const Body& body) {
     s1 = hn::Add(s1, part.keep(body(d, i, part), d));
   }
   return hn::GetLane(hn::SumOfLanes(d, hn::Add(hn::Add(s0, s1), hn::Add(s2, s3))));
+}
+
+struct TwoSums {
+  float first, second;
+};
+
+template <class V>
+struct TwoTerms {
+  V first, second;
+};
+
+// Like sum_of, for a body that returns two terms: one walk over the row gives both sums.
+template <class Body>
+LOWRANK_INLINE TwoSums two_sums_of(int64_t cols, const Body& body) {
+  const RowTag d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  auto a0 = hn::Zero(d), a1 = a0, b0 = a0, b1 = a0;
+  int64_t i = 0;
+  for (; i + 2 * lanes <= cols; i += 2 * lanes) {
+    const auto even = body(d, i, Whole{});
+    const auto odd = body(d, i + lanes, Whole{});
+    a0 = hn::Add(a0, even.first);
+    b0 = hn::Add(b0, even.second);
+    a1 = hn::Add(a1, odd.first);
+    b1 = hn::Add(b1, odd.second);
+  }
+  for (; i < cols; i += lanes) {
+    const Ragged part{cols - i < lanes ? cols - i : lanes};
+    const auto last = body(d, i, part);
+    a0 = hn::Add(a0, part.keep(last.first, d));
+    b0 = hn::Add(b0, part.keep(last.second, d));
+  }
+  return {hn::GetLane(hn::SumOfLanes(d, hn::Add(a0, a1))), hn::GetLane(hn::SumOfLanes(d, hn::Add(b0, b1)))};
 }
 
 }  // namespace lowrank::cpu::LOWRANK_ISA
