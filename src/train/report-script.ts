@@ -57,20 +57,25 @@ export const reportScript = String.raw`
     plots = [];
     const { step, loss, lr, gradNorm, tokensPerSecond } = data.steps;
     const log = document.getElementById('log')?.getAttribute('aria-pressed') === 'true';
-    // With few steps smoothing would hide what happened.
-    const smoothed = step.length >= 30;
-    const mean = smooth(loss, Math.round(step.length / 50) + 1);
-    const training = smoothed ? [step, loss, mean] : [step, loss];
-    const columns = data.evals.step.length > 0 ? uPlot.join([training, [data.evals.step, data.evals.loss]]) : training;
-    const faint = { width: 1, stroke: color('loss') + '66', points: { show: false } };
-    draw('loss', innerWidth < 520 ? 240 : 320, columns, [
-      line('training loss', 'loss', { ...(smoothed ? faint : {}), spanGaps: true }),
-      ...(smoothed ? [line('smoothed', 'loss', { points: { show: false }, spanGaps: true })] : []),
-      ...(data.evals.step.length > 0 ? [line('held-out loss', 'eval', { spanGaps: true, points: { show: true, size: 7, fill: color('eval') } })] : []),
-    ], log);
-    draw('lr', 190, [step, lr], [line('rate', 'rate', { points: { show: step.length < 3 } })]);
-    draw('norm', 190, [step, gradNorm], [line('norm', 'norm', { width: 1.5, points: { show: step.length < 3 } })]);
-    draw('speed', 190, [step, tokensPerSecond], [line('tokens/s', 'speed', { width: 1.5, points: { show: step.length < 3 } })]);
+    // What is noisy is drawn faintly, with its mean over it; of a few steps the mean would hide what happened.
+    const few = step.length < 30;
+    const noisy = (label, name, values) => few
+      ? { values: [values], series: [line(label, name, { spanGaps: true })] }
+      : {
+          values: [values, smooth(values, Math.round(step.length / 50) + 1)],
+          series: [
+            line(label, name, { width: 1, stroke: color(name) + '59', points: { show: false }, spanGaps: true }),
+            line('smoothed', name, { points: { show: false }, spanGaps: true }),
+          ],
+        };
+    const [training, norm, speed] = [noisy('training loss', 'loss', loss), noisy('norm', 'norm', gradNorm), noisy('tokens/s', 'speed', tokensPerSecond)];
+    const held = data.evals.step.length > 0;
+    const columns = held ? uPlot.join([[step, ...training.values], [data.evals.step, data.evals.loss]]) : [step, ...training.values];
+    const points = line('held-out loss', 'eval', { spanGaps: true, points: { show: true, size: 7, fill: color('eval') } });
+    draw('loss', innerWidth < 520 ? 240 : 320, columns, held ? [...training.series, points] : training.series, log);
+    draw('lr', 190, [step, lr], [line('rate', 'rate', { points: { show: few } })]);
+    draw('norm', 190, [step, ...norm.values], norm.series);
+    draw('speed', 190, [step, ...speed.values], speed.series);
   }
 
   document.getElementById('log')?.addEventListener('click', ({ currentTarget: button }) => {

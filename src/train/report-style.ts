@@ -18,6 +18,7 @@ h1 { font-size: 26px; line-height: 1.25; margin: 0; letter-spacing: -.01em; over
 h2 { font-size: 17px; margin: 36px 0 12px; }
 h3 { font-size: 13px; margin: 0; font-weight: 600; color: var(--muted); }
 .sub { color: var(--muted); margin: 4px 0 0; overflow-wrap: anywhere; }
+h2 .sub { font-weight: 400; font-size: 14px; }
 .note { border-left: 3px solid var(--eval); padding: 8px 14px; margin: 16px 0 0; background: var(--card); }
 .card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px; min-width: 0; }
 .grid { display: grid; gap: 14px; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); }

@@ -140,8 +140,8 @@ function median(values: readonly number[]): number {
 
 function tiles({ steps, evals = [], seconds }: ReportData): string {
   const found: [string, string, string][] = [];
-  const [first, last] = [steps[0], mean(steps.slice(-10).map(({ loss }) => loss))];
-  if (first) found.push(['Training loss', change(first.loss, last), `first step, mean of the last ${Math.min(10, steps.length)}`]);
+  const last = steps.length < 30 ? 1 : 10;
+  if (steps[0]) found.push(['Training loss', change(steps[0].loss, mean(steps.slice(-last).map(({ loss }) => loss))), `first step, ${last === 1 ? 'last step' : 'mean of the last 10'}`]);
   const [firstEval, lastEval] = [evals[0], evals.at(-1)];
   if (firstEval && lastEval) {
     found.push(['Held-out loss', change(firstEval.loss, lastEval.loss), `step ${count(firstEval.step)}, step ${count(lastEval.step)}`]);
