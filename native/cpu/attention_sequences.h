@@ -22,9 +22,9 @@ inline bool offsets_fit(const char* op, const Tensor& offsets, int64_t tokens, c
   return false;
 }
 
-// Tokens begin .. end-1, of the sequence that begins at `sequence`.
+// Tokens begin .. end-1, of a sequence.
 struct Piece {
-  int32_t begin, end, sequence;
+  int32_t begin, end, sequence, sequence_end;
 };
 
 struct Pieces {
@@ -44,7 +44,7 @@ inline Pieces cut_sequences(const Tensor& offsets, int64_t step, const Context& 
   for (int64_t s = 0; list != nullptr && s < sequences; ++s) {
     for (int64_t begin = at[s]; begin < at[s + 1]; begin += step) {
       const int64_t end = begin + step < at[s + 1] ? begin + step : at[s + 1];
-      list[count++] = {static_cast<int32_t>(begin), static_cast<int32_t>(end), at[s]};
+      list[count++] = {static_cast<int32_t>(begin), static_cast<int32_t>(end), at[s], at[s + 1]};
     }
   }
   const int64_t chunk = tokens > 0 ? kTokensOfTask * count / tokens : 1;
