@@ -35,6 +35,13 @@ void Stream::run(Item& item) {
   if (failure.happened() && !failed_.failure.happened()) failed_ = {failure, item.op, item.sequence};
 }
 
+// A fence behind dropped work must not say that all is well.
+void Stream::drop(const Item& item) {
+  if (failed_.failure.happened()) return;
+  failed_ = {{}, item.op, item.sequence};
+  failed_.failure.set("ERR_DISPOSED", "%s: the device was closed before this ran", item.op);
+}
+
 void Stream::loop() {
   for (;;) {
     std::unique_lock lock(mutex_);
@@ -42,9 +49,13 @@ void Stream::loop() {
     if (queue_.empty()) return;
     Item item = std::move(queue_.front());
     queue_.pop_front();
-    const bool skip = stopping_ && item.when == When::healthy;
+    const bool dropped = stopping_ && item.when == When::healthy;
     lock.unlock();
-    if (!skip) run(item);
+    if (dropped) {
+      drop(item);
+    } else {
+      run(item);
+    }
   }
 }
 

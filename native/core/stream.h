@@ -44,6 +44,7 @@ class Stream {
   };
   void loop();
   void run(Item& item);
+  void drop(const Item& item);
 
   std::mutex mutex_;
   std::condition_variable wake_;
