@@ -3,8 +3,15 @@ import { mkdir, mkdtemp, readFile, readdir, rename, rm, symlink, utimes, writeFi
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { recoverFolder, replaceFolder, writeFileAtomic } from '../../src/io/atomic.ts';
+
+/** Lets a test act right behind a rename, where another process could. */
+const afterRename = vi.hoisted(() => ({ hook: null as ((to: string) => Promise<void>) | null }));
+vi.mock('node:fs/promises', async (original) => {
+  const real = await original<typeof import('node:fs/promises')>();
+  return { ...real, rename: (from: string, to: string) => real.rename(from, to).then(() => afterRename.hook?.(to)) };
+});
 
 let root: string;
 let target: string;
@@ -105,6 +112,31 @@ describe('replaceFolder', () => {
       expect(await state()).toBe('old');
     });
     expect(await state()).toBe('new');
+  });
+
+  test('goes on when a reader finishes its renames for it', async () => {
+    await folderAt(target, 'old');
+    afterRename.hook = async (to) => {
+      if (!to.includes('.old-')) return;
+      afterRename.hook = null;
+      await recoverFolder(target); // a reader in another process, between the two renames
+      expect(await state()).toBe('new');
+    };
+    await replaceFolder(target, (folder) => put(folder, 'new'));
+    expect(afterRename.hook).toBeNull();
+    expect(await state()).toBe('new');
+    expect(await readdir(root)).toEqual(['checkpoint']);
+  });
+
+  test('a failure between the renames puts the old folder back', async () => {
+    await folderAt(target, 'old');
+    afterRename.hook = async (to) => {
+      afterRename.hook = null;
+      if (to.includes('.old-')) throw Object.assign(new Error('unplugged'), { code: 'EIO' });
+    };
+    await expect(replaceFolder(target, (folder) => put(folder, 'new'))).rejects.toMatchObject({ code: 'ERR_FILE', message: expect.stringContaining('EIO') });
+    expect(await state()).toBe('old');
+    expect(await readdir(root)).toEqual(['checkpoint']);
   });
 
   test('a file in the way is refused', async () => {

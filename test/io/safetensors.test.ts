@@ -107,6 +107,7 @@ describe('safetensors header: takes', () => {
     ['tensors in any order', `{"b":${entry('U8', '[1]', 1, 2)},"a":${entry('U8', '[1]', 0, 1)}}`, 2, ['b', 'a']],
     ['scalars', `{"a":${entry('F32', '[]', 0, 4)}}`, 4, ['a']],
     ['tensors without elements', `{"a":${entry('F32', '[0,7]', 0, 0)},"b":${entry('F32', '[1]', 0, 4)},"c":${entry('F32', '[0]', 4, 4)}}`, 4, ['a', 'b', 'c']],
+    ['an empty tensor listed behind its neighbour', `{"b":${entry('F32', '[1]', 0, 4)},"a":${entry('F32', '[0]', 0, 0)}}`, 4, ['b', 'a']],
     ['fields it does not know', '{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1],"z":1}}', 1, ['a']],
     ['packed 4-bit numbers', `{"a":${entry('F4', '[2]', 0, 1)}}`, 1, ['a']],
     ['no tensors', '{}', 0, []],
