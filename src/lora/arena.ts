@@ -1,5 +1,7 @@
 import type { Device } from '../device.ts';
+import { LowrankError } from '../error.ts';
 import { fillInplace } from '../ops/elementwise.ts';
+import { keep } from '../scope.ts';
 import type { Tensor } from '../tensor.ts';
 
 /** A run of numbers in the arena that share a rate: all A's, or all B's. */
@@ -9,35 +11,49 @@ export interface ParameterGroup {
   readonly count: number;
 }
 
+/** Numbers of an arena's groups, and whether it has gradients. */
+export interface ArenaSize {
+  readonly countA: number;
+  readonly countB: number;
+  readonly trainable: boolean;
+}
+
 /**
- * All trainable numbers of an adapter, flat: first every A, then every B. A and B are views; zeroing is one fill, the norm one
+ * All numbers of an adapter, flat: first every A, then every B. A and B are views; zeroing is one fill, the norm one
  * reduction, an optimizer step one launch a group.
  */
 export class ParameterArena {
   readonly device: Device;
+  readonly trainable: boolean;
   readonly parameters: Tensor; // [n] f32
-  readonly gradients: Tensor; // [n] f32
   readonly groups: readonly ParameterGroup[];
+  readonly #gradients: Tensor | null;
 
-  constructor(device: Device, countA: number, countB: number) {
+  constructor(device: Device, { countA, countB, trainable }: ArenaSize) {
     this.device = device;
-    this.parameters = device.empty([countA + countB]);
-    this.gradients = device.empty([countA + countB]);
+    this.trainable = trainable;
+    this.parameters = keep(device.empty([countA + countB]));
+    this.#gradients = trainable ? keep(this.parameters.like()) : null;
     this.groups = [
       { name: 'A', begin: 0, count: countA },
       { name: 'B', begin: countA, count: countB },
     ];
     fillInplace(this.parameters, 0);
-    fillInplace(this.gradients, 0);
+    this.zeroGradients();
   }
   get size(): number {
     return this.parameters.size;
   }
+  /** [n] f32, added to by each backward pass. @throws LowrankError ERR_ARGUMENT if the adapter isn't trainable */
+  get gradients(): Tensor {
+    if (this.#gradients === null) throw new LowrankError('ERR_ARGUMENT', 'gradients: the adapter must be trainable (it was loaded without gradients)');
+    return this.#gradients;
+  }
   zeroGradients(): void {
-    fillInplace(this.gradients, 0);
+    if (this.#gradients !== null) fillInplace(this.#gradients, 0);
   }
   dispose(): void {
     this.parameters.dispose();
-    this.gradients.dispose();
+    this.#gradients?.dispose();
   }
 }

@@ -1,4 +1,4 @@
-import { LowrankError } from '../error.ts';
+import { LowrankError, throwFaults } from '../error.ts';
 import { fromPython, type Anchor } from '../io/python-regex.ts';
 import { layerSource, patternSource, peftNames, type ResolvedLoraConfig } from './config.ts';
 
@@ -16,13 +16,15 @@ export interface TargetContext {
   outputHead: string | null;
   /** Used when the config names no targets. */
   defaultTargets?: readonly string[];
+  /** Modules that take no adapter, and what each is: a config that selects one of them is refused. */
+  others?: ReadonlyMap<string, string>;
 }
 
 /**
  * Decides as PEFT does which of a model's linear layers get an adapter, and of what rank.
  *
  * @param names every linear layer of the model, by its full name.
- * @throws `ERR_ARGUMENT` if nothing matches, with the names there are.
+ * @throws `ERR_ARGUMENT` if nothing matches, with the names there are; `ERR_UNSUPPORTED` with each of `others` that is selected.
  * @example
  * ```ts
  * const config = normalizeLoraConfig({ targets: ['q_proj'], rank: 4, alpha: 8 });
@@ -33,6 +35,7 @@ export interface TargetContext {
 export function selectTargets(names: readonly string[], config: ResolvedLoraConfig, context: TargetContext): Map<string, LayerLora> {
   const excluded = nameTest(config.excludeModules ?? []);
   const targeted = targetTest(names, config, context);
+  throwFaults('ERR_UNSUPPORTED', 'LoRA config', refusals([...(context.others ?? [])].filter(([name]) => targeted(name) && !excluded(name))));
   const ranks = patternLookup(config.rankPattern, config.rank);
   const alphas = patternLookup(config.alphaPattern, config.alpha);
   const selected = new Map<string, LayerLora>();
@@ -43,6 +46,13 @@ export function selectTargets(names: readonly string[], config: ResolvedLoraConf
   }
   if (selected.size === 0) throw noMatch(names, config, targeted);
   return selected;
+}
+
+/** One sentence for all modules of a kind. */
+function refusals(hit: readonly (readonly [string, string])[]): string[] {
+  const kinds = new Map<string, string[]>();
+  for (const [name, what] of hit) kinds.set(what, [...(kinds.get(what) ?? []), name]);
+  return [...kinds].map(([what, [first, ...rest]]) => `targets must be linear layers (${first}${rest.length > 0 ? `, as ${rest.length} more,` : ''} is ${what})`);
 }
 
 type NameTest = (name: string) => boolean;
