@@ -5,28 +5,30 @@ namespace lowrank::cpu::LOWRANK_ISA {
 
 void attention(const Attention& op, const Context& context) {
   const int64_t tokens = op.qkv.rows();
-  if (!offsets_fit("attention", op.offsets, tokens, context)) return;
-  const int64_t group = op.heads.query / op.heads.key_value, width = op.qkv.cols(), size = op.heads.size(op.qkv);
-  const auto head_of = [&](int64_t g, int64_t begin) {
-    const float* row = op.qkv.f32() + begin * width;
-    return HeadView{row + g * group * size, row + (op.heads.query + g) * size, row + (op.heads.query + op.heads.key_value + g) * size,
-                    width, width, group, size, op.window, op.scale};
+  if (!offsets_fit("attention", op.offsets, tokens, context) || tokens == 0) return;
+  const int64_t H = op.heads.query, G = op.heads.key_value, group = H / G, width = op.qkv.cols(), size = op.heads.size(op.qkv);
+  const auto head_of = [&](int64_t g, int64_t sequence) {
+    const float* row = op.qkv.f32() + sequence * width;
+    return HeadView{row + g * group * size, row + (H + g) * size, row + (H + G + g) * size, 0, width, width, group, size, op.window, op.scale};
   };
-  const int64_t step = tokens_per_block(group);
+  const int64_t step = tokens_per_block(group), rows = least(step, tokens) * group;
   const Pieces pieces = cut_sequences(op.offsets, step, context);
-  if (pieces.count == 0) return;
-  int64_t bytes = 0;
-  QueryBlock({nullptr, 0}, least(step, tokens) * group, head_of(0, 0), &bytes);
-  char* memory = static_cast<char*>(context.scratch(context.self, -1, bytes * context.threads));
-  if (memory == nullptr) return;
-  for_pieces(context, pieces, op.heads.key_value, [&](const Piece& piece, int64_t g, int worker) {
+  Carver all{nullptr, 0};
+  carve_rows(all, head_of(0, 0), rows);
+  carve_keys(all, head_of(0, 0));
+  float* memory = context.scratch_for<float>(-1, all.used * context.threads);
+  if (pieces.list == nullptr || memory == nullptr) return;
+
+  for_pieces(context, pieces, G, [&](const Piece& piece, int64_t g, int worker) {
     const HeadView head = head_of(g, piece.sequence);
-    const QueryBlock block({reinterpret_cast<float*>(memory + worker * bytes), 0}, least(step, tokens) * group, head, nullptr);
+    Carver carver{memory + worker * all.used, 0};
+    const QueryRows state = carve_rows(carver, head, rows);
+    const KeyBlock block = carve_keys(carver, head);
     const Range queries{piece.begin - piece.sequence, piece.end - piece.sequence};
-    attend(head, block, queries, {0, queries.end});
+    attend(head, state, block, queries);
     for (int64_t m = 0; m < queries.count() * group; ++m) {
-      const int64_t token = piece.begin + m / group, h = g * group + m % group;
-      op.lse.f32()[token * op.heads.query + h] = finish_row(head, block, m, op.y.f32() + (token * op.heads.query + h) * size);
+      const int64_t at = (piece.begin + m / group) * H + g * group + m % group;
+      op.lse.f32()[at] = finish_row(head, state, m, op.y.f32() + at * size);
     }
   });
 }

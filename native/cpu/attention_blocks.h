@@ -16,10 +16,10 @@ constexpr float kLog2E = 1.44269504f, kLn2 = 0.693147181f;
 
 // What one kv head's queries attend to, inside one sequence. Query i sees keys j with i - window < j <= i (window 0: all j <= i).
 struct HeadView {
-  const float* q;  // of position 0, which need not exist (see attention_cache)
-  const float* k;
+  const float* q;  // of position q_first
+  const float* k;  // of position 0
   const float* v;
-  int64_t q_stride, kv_stride;
+  int64_t q_first, q_stride, kv_stride;
   int64_t group, size;  // H/G, D
   int64_t window;
   float scale;
@@ -57,29 +57,29 @@ LOWRANK_INLINE int64_t tokens_per_block(int64_t group) {
 }
 
 // The running state of a block of queries. Scores are in units of ln 2.
-struct QueryBlock {
-  float* q;         // [rows, padded]
-  float* y;         // [rows, padded], not yet divided by the sum
-  float* maxima;    // [rows]
-  float* sums;      // [rows, kLanes], a lane's share each
-  float* keys;      // [size, kKeys], scaled
-  float* values;    // [kKeys, padded]
-  float* scores;    // [kStrip, kKeys]
-  float* factors;   // [kStrip, rounded up to a vector]
-
-  LOWRANK_INLINE QueryBlock(Carver carver, int64_t rows, const HeadView& head, int64_t* bytes) {
-    const int64_t padded = head.padded();
-    q = carver.take(rows * padded);
-    y = carver.take(rows * padded);
-    maxima = carver.take(rows + kStrip);
-    sums = carver.take(rows * kLanes);
-    keys = carver.take(head.size * kKeys);
-    values = carver.take(kKeys * padded);
-    scores = carver.take(kStrip * kKeys);
-    factors = carver.take(kStrip + kLanes);
-    if (bytes != nullptr) *bytes = carver.used * static_cast<int64_t>(sizeof(float));
-  }
+struct QueryRows {
+  float* q;       // [rows, padded]
+  float* y;       // [rows, padded], not yet divided by the sum
+  float* maxima;  // [rows]
+  float* sums;    // [rows, kLanes], a lane's share each
 };
+
+// What every block of keys needs anew.
+struct KeyBlock {
+  float* keys;     // [size, kKeys], scaled
+  float* values;   // [kKeys, padded]
+  float* scores;   // [kStrip, kKeys]
+  float* factors;  // [kStrip, rounded up to a vector]
+};
+
+LOWRANK_INLINE QueryRows carve_rows(Carver& carver, const HeadView& head, int64_t rows) {
+  const int64_t packed = rows * head.padded();
+  return {carver.take(packed), carver.take(packed), carver.take(rows + kLanes), carver.take(rows * kLanes)};
+}
+
+LOWRANK_INLINE KeyBlock carve_keys(Carver& carver, const HeadView& head) {
+  return {carver.take(head.size * kKeys), carver.take(kKeys * head.padded()), carver.take(kStrip * kKeys), carver.take(kStrip + kLanes)};
+}
 
 // The columns of a block of keys that a strip of rows sees: [first, end) by any of its rows; `whole` if by all of them.
 struct Visible {
@@ -121,71 +121,87 @@ LOWRANK_INLINE hn::Vec<RowTag> exponentiate(float* row, Range columns, Visible s
   return sum;
 }
 
-// Scores of a strip to probabilities relative to the new maxima; factors = how much the old sums shrink.
-LOWRANK_INLINE void soften(const HeadView& head, const QueryBlock& block, Range queries, int64_t row, int64_t rows, Range keys, Visible strip) {
+// A strip's scores become probabilities relative to its new maxima; `factors`: how much what came before shrinks.
+LOWRANK_INLINE void soften(const HeadView& head, const QueryRows& strip_rows, const KeyBlock& block, int64_t first_row, int64_t rows, Range keys,
+                           Visible strip) {
   const RowTag d;
-  float* maxima = block.maxima + row;
+  float* maxima = strip_rows.maxima;
+  const auto columns = [&](int64_t m) { return columns_of(head, (first_row + m) / head.group, keys); };
   for (int64_t m = 0; m < rows; ++m) {
-    const Range columns = columns_of(head, queries.begin + (row + m) / head.group, keys);
     block.factors[m] = maxima[m];
-    maxima[m] = row_maximum(block.scores + m * kKeys, columns, strip, maxima[m]);
+    maxima[m] = row_maximum(block.scores + m * kKeys, columns(m), strip, maxima[m]);
   }
   for (int64_t m = 0; m < rows; m += kLanes) {
     const auto shrink = hn::Sub(hn::LoadU(d, block.factors + m), hn::LoadU(d, maxima + m));
     hn::StoreU(exp2_of_negative(d, shrink), d, block.factors + m);
   }
   for (int64_t m = 0; m < rows; ++m) {
-    const Range columns = columns_of(head, queries.begin + (row + m) / head.group, keys);
-    const auto sum = exponentiate(block.scores + m * kKeys, columns, strip, maxima[m]);
-    float* sums = block.sums + (row + m) * kLanes;
+    const auto sum = exponentiate(block.scores + m * kKeys, columns(m), strip, maxima[m]);
+    float* sums = strip_rows.sums + m * kLanes;
     hn::StoreU(hn::MulAdd(hn::LoadU(d, sums), hn::Set(d, block.factors[m]), sum), d, sums);
   }
 }
 
-LOWRANK_INLINE void begin_block(const HeadView& head, const QueryBlock& block, Range queries) {
+inline void begin_rows(const HeadView& head, const QueryRows& state, Range queries) {
   const int64_t padded = head.padded(), rows = queries.count() * head.group;
-  for (int64_t m = 0; m < rows; ++m)
-    pack_row(block.q + m * padded, head.q + (queries.begin + m / head.group) * head.q_stride + m % head.group * head.size, head.size);
-  memset(block.y, 0, static_cast<size_t>(rows * padded) * sizeof(float));
-  memset(block.sums, 0, static_cast<size_t>(rows * kLanes) * sizeof(float));
-  for (int64_t m = 0; m < rows + kLanes; ++m) block.maxima[m] = -3e38f;
+  for (int64_t m = 0; m < rows; ++m) {
+    const int64_t token = queries.begin - head.q_first + m / head.group;
+    pack_row(state.q + m * padded, head.q + token * head.q_stride + m % head.group * head.size, head.size);
+  }
+  memset(state.y, 0, static_cast<size_t>(rows * padded) * sizeof(float));
+  memset(state.sums, 0, static_cast<size_t>(rows * kLanes) * sizeof(float));
+  for (int64_t m = 0; m < rows + kLanes; ++m) state.maxima[m] = -3e38f;
 }
 
-// Adds what the keys of one block give to every query that sees them.
-inline void attend_block(const HeadView& head, const QueryBlock& block, Range queries, Range keys) {
-  const int64_t padded = head.padded(), rows = queries.count() * head.group;
+struct Values {
+  const float* data;
+  int64_t stride;
+};
+
+// Values are read once per strip: few strips read them where they are, if their rows are whole vectors.
+LOWRANK_INLINE Values pack_values(const HeadView& head, const KeyBlock& block, Range keys, int64_t rows) {
+  const float* from = head.v + keys.begin * head.kv_stride;
+  const int64_t padded = head.padded();
+  if (padded == head.size && rows <= kStrip) return {from, head.kv_stride};
+  for (int64_t j = 0; j < keys.count(); ++j) pack_row(block.values + j * padded, from + j * head.kv_stride, head.size);
+  return {block.values, padded};
+}
+
+// Adds what the keys of one block, at most kKeys, give to every query that sees them.
+inline void attend_block(const HeadView& head, const QueryRows& state, const KeyBlock& block, Range queries, Range keys) {
+  const int64_t padded = head.padded(), rows = queries.count() * head.group, first_row = queries.begin * head.group;
   pack_transposed(block.keys, kKeys, head.k + keys.begin * head.kv_stride, head.kv_stride, keys.count(), head.size, head.scale * kLog2E);
-  for (int64_t j = 0; j < keys.count(); ++j) pack_row(block.values + j * padded, head.v + (keys.begin + j) * head.kv_stride, head.size);
+  const Values values = pack_values(head, block, keys, rows);
   for (int64_t row = 0; row < rows; row += kStrip) {
-    const int64_t strip_rows = least(kStrip, rows - row);
-    const Visible strip = visible_to(head, queries.begin + row / head.group, queries.begin + (row + strip_rows - 1) / head.group, keys);
+    const int64_t count = least(kStrip, rows - row);
+    const Visible strip = visible_to(head, (first_row + row) / head.group, (first_row + row + count - 1) / head.group, keys);
     if (strip.first >= strip.end) continue;
     const int64_t from = strip.first / kLanes * kLanes;
-    multiply<Start::zero>(strip_rows, round_up(strip.end, kLanes) - from,
-                          {block.q + row * padded, padded, block.keys + from, kKeys, block.scores + from, kKeys, head.size, nullptr});
-    soften(head, block, queries, row, strip_rows, keys, strip);
-    multiply<Start::scale>(strip_rows, padded,
-                           {block.scores + from, kKeys, block.values + from * padded, padded, block.y + row * padded, padded,
-                            strip.end - from, block.factors});
+    const QueryRows strip_rows{state.q + row * padded, state.y + row * padded, state.maxima + row, state.sums + row * kLanes};
+    multiply<Start::zero>(count, round_up(strip.end, kLanes) - from,
+                          {strip_rows.q, padded, block.keys + from, kKeys, block.scores + from, kKeys, head.size, nullptr});
+    soften(head, strip_rows, block, first_row + row, count, keys, strip);
+    multiply<Start::scale>(count, padded, {block.scores + from, kKeys, values.data + from * values.stride, values.stride, strip_rows.y, padded,
+                                           strip.end - from, block.factors});
   }
 }
 
-// Queries against all of `keys` that they see.
-inline void attend(const HeadView& head, const QueryBlock& block, Range queries, Range keys) {
-  begin_block(head, block, queries);
-  const int64_t begin = most(keys.begin, head.first_key(queries.begin)), end = least(keys.end, queries.end);
-  for (int64_t at = begin; at < end; at += kKeys) attend_block(head, block, queries, {at, least(at + kKeys, end)});
-}
-
 // The finished row m: y / sum to `y`; returns the log of the sum, natural.
-LOWRANK_INLINE float finish_row(const HeadView& head, const QueryBlock& block, int64_t m, float* y) {
+LOWRANK_INLINE float finish_row(const HeadView& head, const QueryRows& state, int64_t m, float* y) {
   const RowTag d;
-  const float sum = hn::GetLane(hn::SumOfLanes(d, hn::LoadU(d, block.sums + m * kLanes)));
-  const float* from = block.y + m * head.padded();
+  const float sum = hn::GetLane(hn::SumOfLanes(d, hn::LoadU(d, state.sums + m * kLanes)));
+  const float* from = state.y + m * head.padded();
   map_row(head.size, [&](auto tag, int64_t i, auto part) {
     part.store(hn::Mul(hn::LoadU(tag, from + i), hn::Set(tag, 1.0f / sum)), tag, y + i);
   });
-  return block.maxima[m] * kLn2 + logf(sum);
+  return state.maxima[m] * kLn2 + logf(sum);
+}
+
+// Queries against all the keys that they see.
+inline void attend(const HeadView& head, const QueryRows& state, const KeyBlock& block, Range queries) {
+  begin_rows(head, state, queries);
+  for (int64_t at = head.first_key(queries.begin); at < queries.end; at += kKeys)
+    attend_block(head, state, block, queries, {at, least(at + kKeys, queries.end)});
 }
 
 }  // namespace

@@ -197,7 +197,7 @@ void attention_grad(const AttentionGrad& op, const Context& context) {
   const int64_t H = op.heads.query, G = op.heads.key_value, group = H / G, width = op.qkv.cols(), size = op.heads.size(op.qkv);
   const auto head_of = [&](int64_t g, int64_t begin, const float* delta) {
     const int64_t q = begin * width + g * group * size, k = begin * width + (H + g) * size, v = k + G * size, h = begin * H + g * group;
-    const HeadView view{op.qkv.f32() + q, op.qkv.f32() + k, op.qkv.f32() + v, width, width, group, size, op.window, op.scale};
+    const HeadView view{op.qkv.f32() + q, op.qkv.f32() + k, op.qkv.f32() + v, 0, width, width, group, size, op.window, op.scale};
     return GradHead{view, op.dy.f32() + h * size, op.lse.f32() + h, delta + h, op.dqkv.f32() + q, op.dqkv.f32() + k, op.dqkv.f32() + v, H};
   };
   const int64_t step = round_up(most(1, kChunkFloats / round_up(size, kLanes)), kKeys);
