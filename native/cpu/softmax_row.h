@@ -59,9 +59,9 @@ inline bool targets_in_range(const Context& context, const char* op, const Tenso
   return true;
 }
 
-// The loss of a row whose softmax sum is known. The target must be in range.
+// The loss of a row whose softmax sum is known. The target must be in range. max - l first: log(sum) would vanish beside a max of 1e30.
 LOWRANK_INLINE double row_loss(const float* logits, int32_t target, const SoftmaxSum& softmax) {
-  return static_cast<double>(softmax.max) + log(softmax.sum) - static_cast<double>(logits[target]);
+  return (static_cast<double>(softmax.max) - static_cast<double>(logits[target])) + log(softmax.sum);
 }
 
 // Returns the loss and leaves the gradient in `logits`; both are 0 for kIgnoreIndex. exp(l - max) / sum, not exp(l - lse):
