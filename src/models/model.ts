@@ -59,7 +59,10 @@ export interface Model {
   /** Logits [T, V] of hidden states. */
   logits(hidden: Tensor): Tensor;
   newCache(capacity: number): Cache;
-  /** Runs T new tokens of one sequence behind what the cache holds; hidden states [T, C]. No gradient. */
-  decode(ids: readonly number[], cache: Cache): Tensor;
+  /**
+   * Runs T new tokens of one sequence behind what the cache holds; hidden states [T, C]. No gradient. `length`, where given, is
+   * how long the whole prompt is: rope types that depend on a sequence's length then treat its pieces as one.
+   */
+  decode(ids: readonly number[], cache: Cache, length?: number): Tensor;
   dispose(): void;
 }
