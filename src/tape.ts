@@ -73,6 +73,9 @@ export class Tape {
     try {
       for (let node = this.#nodes.pop(); node !== undefined; node = this.#nodes.pop()) this.#step(node);
       return this.#gradients;
+    } catch (error) {
+      for (const gradient of this.#gradients.values()) gradient.dispose();
+      throw error;
     } finally {
       this.dispose();
     }
@@ -82,8 +85,12 @@ export class Tape {
     const dy = this.#gradients.get(node.output);
     this.#gradients.delete(node.output);
     if (dy !== undefined) {
-      const passed = this.#apply(node, dy);
-      if (!passed) dy.dispose();
+      let passed = false;
+      try {
+        passed = this.#apply(node, dy);
+      } finally {
+        if (!passed) dy.dispose();
+      }
     }
     for (const tensor of node.saved) this.#release(tensor);
   }
