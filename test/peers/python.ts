@@ -1,0 +1,16 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+const root = fileURLToPath(new URL('../..', import.meta.url));
+
+function find(): string | null {
+  const python = process.env['LOWRANK_PEERS_PYTHON'] ?? path.join(root, '.peers/bin/python');
+  return existsSync(python) && spawnSync(python, ['-c', 'import torch, transformers, peft']).status === 0 ? python : null;
+}
+
+/** A Python that has torch, transformers and peft (`LOWRANK_PEERS_PYTHON`, or `.peers/`), or null. */
+export const peersPython = find();
+
+if (peersPython === null) console.warn('peers: no Python with torch, transformers and peft (LOWRANK_PEERS_PYTHON); the tests beside them are not run');
