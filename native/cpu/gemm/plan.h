@@ -1,0 +1,58 @@
+// How a product is done: the sizes of its blocks. They depend on the shape and the instruction set alone, never on the number of
+// threads or on this machine's caches, so that the same operands give the same bits everywhere.
+#pragma once
+#include "pack.h"
+
+namespace lowrank::cpu::LOWRANK_ISA {
+
+// Columns of B that a task expands at most. kMaxDepth * kMaxBlock floats of B are to stay in L2 beside a panel of A.
+constexpr int64_t kMaxBlock = 256;
+// Rows of k between two visits of C: a panel of A (kTileRows * kMaxDepth floats) is read from L1 while B streams from L2.
+constexpr int64_t kMaxDepth = 256;
+// A product this short (a low-rank one) rides in the accumulators of the one before it.
+constexpr int64_t kMaxRide = 128;
+// Bytes of packed A; more rows than fit are done in turns.
+constexpr int64_t kPackedBytes = 16 << 20;
+
+struct Plan {
+  int64_t width;       // k of a packed row: all the Lefts together
+  int64_t panels;      // panels of rows in one turn
+  int64_t turns;
+  int64_t turn_rows;   // rows of each turn but the last
+  int64_t panel_size;  // floats from one packed panel to the next
+};
+
+Plan plan_gemm(const Gemm& gemm);
+
+// Rows [first, first + count) of panel p of the m rows of a turn: all panels are full but for one row.
+struct PanelRows {
+  int64_t first, count;
+};
+LOWRANK_INLINE int64_t panels_of(int64_t m) { return (m + kTileRows - 1) / kTileRows; }
+LOWRANK_INLINE PanelRows panel_rows(int64_t m, int64_t panels, int64_t p) {
+  const int64_t least = m / panels, more = m % panels;
+  return {p * least + (p < more ? p : more), least + (p < more ? 1 : 0)};
+}
+
+// Width of the next block when `left` columns are still to be given out: blocks shrink towards the end, so that no worker is left
+// waiting for a big last one.
+LOWRANK_INLINE int64_t next_block(int64_t left) {
+  const int64_t share = (left / 8 + kTileCols - 1) / kTileCols * kTileCols;
+  const int64_t block = share < kTileCols ? kTileCols : share > kMaxBlock ? kMaxBlock : share;
+  return block < left ? block : left;
+}
+
+// A stretch of k that goes through the accumulators at once: of one product, and of a short one that rides along.
+struct Slab {
+  int product[2];
+  int64_t k0[2];
+  int64_t k[2];
+};
+
+// Writes the slabs of the products without a mask; there is always one. Returns their number. `slabs` may be nullptr.
+int64_t list_slabs(const Columns& columns, Slab* slabs);
+
+// The plan in one line, for LOWRANK_PLAN=1.
+void format_plan(const Gemm& gemm, char* text, size_t size);
+
+}  // namespace lowrank::cpu::LOWRANK_ISA

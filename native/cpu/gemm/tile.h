@@ -1,0 +1,39 @@
+// The micro-kernel: a tile of C held in registers over a run of k.
+#pragma once
+#include "../kernel.h"
+
+namespace lowrank::cpu::LOWRANK_ISA {
+
+constexpr int kLanes = HWY_MAX_BYTES / static_cast<int>(sizeof(float));
+constexpr int kTileVectors = 2;
+// Registers: rows * 2 accumulators, 2 of B, 1 of A. 32 of them with AVX-512, 16 before.
+#if HWY_TARGET <= HWY_AVX3
+constexpr int kTileRows = 14;
+#elif HWY_ARCH_ARM_A64
+constexpr int kTileRows = 12;
+#else
+constexpr int kTileRows = 6;
+#endif
+constexpr int kTileCols = kTileVectors * kLanes;
+
+// C[rows, cols] = A B + bias + from over two runs of k (the second is the low-rank one, or empty).
+struct Tile {
+  const float* a[2];       // element (k, i) of a run at a[k * a_pitch + i]
+  int64_t a_pitch[2];
+  int64_t k[2];
+  const float* b;          // [k[0] + k[1], cols], 64-byte aligned, the rows without a gap
+  float* c;
+  int64_t c_pitch;
+  const float* from;       // what is added, of pitch from_pitch; nullptr: nothing. May be c.
+  int64_t from_pitch;
+  const float* bias;       // [cols] or nullptr
+  const float* soon;       // A that is wanted next: a line of it is prefetched with each k, `soon_step` floats apart
+  int64_t soon_step;
+};
+
+using TileKernel = void (*)(const Tile& tile);
+
+// The kernel for `rows` (1..kTileRows) by `vectors` (1..kTileVectors) * kLanes columns.
+TileKernel tile_kernel(int64_t rows, int64_t vectors);
+
+}  // namespace lowrank::cpu::LOWRANK_ISA

@@ -1,0 +1,188 @@
+#include "gemm/gemm.h"
+#include "gemm/gemv.h"
+
+namespace lowrank::cpu::LOWRANK_ISA {
+
+namespace {
+
+// Where part i of a joined projection begins: in the columns of y, in the ranks, in the flat B.
+struct Place {
+  int64_t n, rank, b;
+};
+
+struct Places {
+  Place at[kMaxParts];
+};
+
+Places places_of(const Weight& w, const LoraParts& parts) {
+  Places places{};
+  Place next{};
+  for (int i = 0; i < w.parts; ++i) {
+    places.at[i] = next;
+    next.n += w.out[i], next.rank += parts.rank[i], next.b += w.out[i] * parts.rank[i];
+  }
+  return places;
+}
+
+// y = [x | u] [W | B]^T, u made from the panels of x on their way.
+Gemm forward(const LoraLinear& op, const Places& places) {
+  const int64_t n = op.w.rows(), ranks = op.parts.ranks();
+  Gemm gemm;
+  gemm.m = op.x.rows();
+  gemm.lefts[0] = {op.x.f32(), op.w.in, op.w.in};
+  gemm.lefts[1].k = ranks;
+  gemm.left_count = 2;
+  for (int i = 0; i < op.w.parts; ++i) {
+    const Place& at = places.at[i];
+    const int64_t rank = op.parts.rank[i];
+    Columns& columns = gemm.columns[gemm.column_count++];
+    columns.n = op.w.out[i];
+    columns.c = op.y.f32() + at.n, columns.pitch = n;
+    if (op.bias.given()) columns.bias = op.bias.f32() + at.n;
+    if (op.carry.given()) columns.carry = op.carry.f32() + at.n;
+    columns.add(0, op.w.in, weight_transposed(op.w, i));
+    if (rank == 0) continue;
+    columns.add(1, rank, f32_matrix(op.b.f32() + at.b, rank, Lie::columns)).first = at.rank;
+    Side& u = gemm.sides[gemm.side_count++];
+    u.from = 0, u.into = 1, u.first = at.rank, u.n = rank;
+    u.right = f32_matrix(op.a.f32() + at.rank * op.w.in, op.w.in, Lie::columns);
+    u.scale = op.parts.scale[i], u.drop = dropout_of(op.parts, i);
+    u.out = op.u.f32() + at.rank, u.pitch = ranks;
+  }
+  return gemm;
+}
+
+// Decoding: u, then y, each in one pass over its weights. Dropped-out rows are few enough to be written down.
+void forward_few(const LoraLinear& op, const Places& places, const Context& context) {
+  const int64_t rows = op.x.rows(), k = op.w.in, ranks = op.parts.ranks();
+  const bool drops = op.parts.dropout != 0.0f;
+  float* dropped = drops ? context.scratch_for<float>(-1, kMaxParts * rows * k + 1) : nullptr;
+  if (drops && dropped == nullptr) return;
+  Gemv us[kMaxParts], ys[kMaxParts];
+  for (int i = 0; i < op.w.parts; ++i) {
+    const Place& at = places.at[i];
+    const int64_t rank = op.parts.rank[i];
+    Gemv& u = us[i];
+    u.m = rows, u.k = k, u.n = rank;
+    u.x = op.x.f32(), u.x_pitch = k;
+    if (drops && rank > 0) {
+      u.x = dropped + i * rows * k;
+      drop_row(dropout_of(op.parts, i), op.x.f32(), 0, rows * k, dropped + i * rows * k);
+    }
+    u.w = f32_matrix(op.a.f32() + at.rank * k, k, Lie::columns);
+    u.scale = op.parts.scale[i];
+    u.y = op.u.f32() + at.rank, u.y_pitch = ranks;
+    Gemv& y = ys[i];
+    y.m = rows, y.k = k, y.n = op.w.out[i];
+    y.x = op.x.f32(), y.x_pitch = k;
+    y.w = weight_transposed(op.w, i);
+    y.y = op.y.f32() + at.n, y.y_pitch = op.w.rows();
+    if (op.bias.given()) y.bias = op.bias.f32() + at.n;
+    if (op.carry.given()) y.carry = op.carry.f32() + at.n;
+    y.u = op.u.f32() + at.rank, y.u_pitch = ranks, y.rank = rank, y.b = op.b.f32() + at.b;
+  }
+  multiply_few(context, us, op.w.parts);
+  multiply_few(context, ys, op.w.parts);
+}
+
+// dx = [dy | v] [W ; A], v made from the panels of dy on their way. With dropout each part's v A goes through its mask.
+Gemm backward(const LoraLinearGrad& op, const Places& places, float* v) {
+  const int64_t n = op.w.rows(), ranks = op.parts.ranks();
+  Gemm gemm;
+  gemm.m = op.x.rows();
+  gemm.left_count = op.w.parts + 1;
+  gemm.lefts[op.w.parts].k = ranks;
+  gemm.column_count = op.dx.given() ? 1 : 0;
+  Columns& columns = gemm.columns[0];
+  columns.n = columns.pitch = op.w.in;
+  columns.c = op.dx.f32();
+  for (int i = 0; i < op.w.parts; ++i) {
+    const Place& at = places.at[i];
+    const int64_t rank = op.parts.rank[i];
+    gemm.lefts[i] = {op.dy.f32() + at.n, op.w.out[i], n};
+    columns.add(i, op.w.out[i], weight_straight(op.w, i));
+    if (rank == 0) continue;
+    Side& side = gemm.sides[gemm.side_count++];
+    side.from = i, side.into = op.w.parts, side.first = at.rank, side.n = rank;
+    side.right = f32_matrix(op.b.f32() + at.b, rank, Lie::rows);
+    side.scale = op.parts.scale[i];
+    side.out = v + at.rank, side.pitch = ranks;
+  }
+  return gemm;
+}
+
+void add_low_rank_dx(const LoraLinearGrad& op, const Places& places, Columns& columns) {
+  if (op.parts.dropout == 0.0f) {
+    columns.add(op.w.parts, op.parts.ranks(), f32_matrix(op.a.f32(), op.w.in, Lie::rows));
+    return;
+  }
+  for (int i = 0; i < op.w.parts; ++i) {
+    const int64_t rank = op.parts.rank[i], first = places.at[i].rank;
+    if (rank == 0) continue;
+    Product& product = columns.add(op.w.parts, rank, f32_matrix(op.a.f32() + first * op.w.in, op.w.in, Lie::rows));
+    product.first = first, product.mask = dropout_of(op.parts, i);
+  }
+}
+
+// dA rows [first, first + rank) += v^T xhat.
+Gemm grad_a(const LoraLinearGrad& op, const float* v, int64_t first, int64_t rank, const Dropout& drop) {
+  Gemm gemm;
+  gemm.m = rank;
+  gemm.lefts[gemm.left_count++] = {v + first, op.x.rows(), op.parts.ranks(), Lie::columns};
+  Columns& columns = gemm.columns[gemm.column_count++];
+  columns.n = columns.pitch = op.w.in;
+  columns.c = op.da.f32() + first * op.w.in;
+  columns.start = Start::add;
+  columns.add(0, op.x.rows(), f32_matrix(op.x.f32(), op.w.in, Lie::rows)).right.drop = drop;
+  return gemm;
+}
+
+// dB_i += dy_i^T u_i, taken as (u_i^T dy_i)^T: dy is read along its rows (1.2 to 1.8 times faster for small ranks).
+Gemm grad_b(const LoraLinearGrad& op, const Place& at, int64_t out, int64_t rank) {
+  Gemm gemm;
+  gemm.m = rank;
+  gemm.lefts[gemm.left_count++] = {op.u.f32() + at.rank, op.x.rows(), op.parts.ranks(), Lie::columns};
+  Columns& columns = gemm.columns[gemm.column_count++];
+  columns.n = out;
+  columns.c = op.db.f32() + at.b, columns.pitch = rank;
+  columns.lie = Lie::columns;
+  columns.add(0, op.x.rows(), f32_matrix(op.dy.f32() + at.n, op.w.rows(), Lie::rows));
+  return gemm;
+}
+
+int list_adapter_grads(const LoraLinearGrad& op, const Places& places, const float* v, Gemm* gemms) {
+  int count = 0;
+  if (op.parts.dropout == 0.0f) gemms[count++] = grad_a(op, v, 0, op.parts.ranks(), Dropout());
+  for (int i = 0; i < op.w.parts; ++i) {
+    const int64_t rank = op.parts.rank[i];
+    if (rank == 0) continue;
+    if (op.parts.dropout != 0.0f) gemms[count++] = grad_a(op, v, places.at[i].rank, rank, dropout_of(op.parts, i));
+    gemms[count++] = grad_b(op, places.at[i], op.w.out[i], rank);
+  }
+  return count;
+}
+
+}  // namespace
+
+void lora_linear(const LoraLinear& op, const Context& context) {
+  const Places places = places_of(op.w, op.parts);
+  if (op.x.rows() <= kGemvRows) return forward_few(op, places, context);
+  multiply(context, forward(op, places));
+}
+
+void lora_linear_grad(const LoraLinearGrad& op, const Context& context) {
+  const Places places = places_of(op.w, op.parts);
+  const int64_t ranks = op.parts.ranks();
+  if (ranks == 0) {
+    if (op.dx.given()) multiply(context, backward(op, places, nullptr));
+    return;
+  }
+  float* v = context.scratch_for<float>(-1, op.x.rows() * ranks);
+  if (v == nullptr) return;
+  Gemm gemm = backward(op, places, v);
+  if (op.dx.given()) add_low_rank_dx(op, places, gemm.columns[0]);
+  Gemm grads[2 * kMaxParts];
+  multiply(context, gemm, grads, list_adapter_grads(op, places, v, grads));
+}
+
+}  // namespace lowrank::cpu::LOWRANK_ISA
