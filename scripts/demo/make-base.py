@@ -55,9 +55,9 @@ def give_head_start(model):
     """Starts a copying circuit, which random weights find only after many million tokens.
 
     Layer 0, heads 0-2 look 1, 2 and 3 tokens back, for good: every embedding has the same value in channel 0, queries and
-    keys read it into the fast rotary pairs, and the query's phase is turned by the distance. Layer 1, heads 0-2 begin by
-    looking for the place whose previous token is the current one (through slow pairs, which hardly turn) and pass that
-    place's token on; training makes of them what it likes. Returns a function that puts the fixed weights back after a step.
+    keys read it into the fast rotary pairs, and the query's phase is turned by the distance. Layer 1, head 0 begins by
+    looking for the place whose previous token is the current one (through slow pairs, which hardly turn) and passes that
+    place's token on; training makes of it what it likes. Returns a function that puts the fixed weights back after a step.
     """
     dim, pairs = 32, 16
     embed, first, second = model.model.embed_tokens.weight, model.model.layers[0].self_attn, model.model.layers[1].self_attn
@@ -190,6 +190,10 @@ def train(model, stream, steps, put_back):
 def save_folder(model, tokenizer, out):
     os.makedirs(out, exist_ok=True)
     model.half().save_pretrained(out)
+    os.chmod(os.path.join(out, "model.safetensors"), 0o644)
+    with open(os.path.join(out, "config.json"), encoding="utf-8") as file:
+        config = json.load(file)
+    write_json(out, "config.json", {**config, "rope_theta": 10000.0, "torch_dtype": "float16"})   # the names older readers know
     tokenizer.save(os.path.join(out, "tokenizer.json"))
     special = {"bos_token": BOS, "eos_token": EOS, "pad_token": PAD}
     token = lambda content: {"content": content, "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
@@ -210,7 +214,7 @@ def main():
     options.add_argument("--wordnet", default="/usr/share/wordnet")
     options.add_argument("--factbook", required=True)
     options.add_argument("--out", required=True)
-    options.add_argument("--steps", type=int, default=3000)
+    options.add_argument("--steps", type=int, default=1800)
     options.add_argument("--seed", type=int, default=11)
     args = options.parse_args()
 
