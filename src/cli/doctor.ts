@@ -1,0 +1,123 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { cpus, freemem, release, totalmem } from 'node:os';
+import type { Command } from 'commander';
+import { type Device, openDevice, probeDevices } from '../device.ts';
+import { addonFault } from '../native.ts';
+import { LoraLinear } from '../lora/lora-linear.ts';
+import { scope } from '../scope.ts';
+import { bytes, table } from './format.ts';
+
+export function addDoctor(program: Command): void {
+  program
+    .command('doctor')
+    .description('what this machine can do, and why not more')
+    .option('--json', 'one JSON object on stdout')
+    .action(doctor);
+}
+
+type Findings = Record<string, string>;
+
+/** Exit status 1 only if the CPU backend can't work. */
+async function doctor({ json }: { json?: boolean }): Promise<void> {
+  const fault = addonFault();
+  const findings: Findings = { ...systemFacts(), ...(fault === null ? await deviceFacts() : { addon: `can't be loaded: ${fault.message}` }), ...packageFacts() };
+  const usable = findings['self-test']?.startsWith('passed') ?? false;
+  const verdict = usable ? 'fine: the CPU backend works' : 'the CPU backend does not work here';
+  if (json) process.stdout.write(`${JSON.stringify({ usable, ...findings })}\n`);
+  else process.stdout.write(`${table(Object.entries(findings))}\n${verdict}\n`);
+  process.exitCode = usable ? 0 : 1;
+}
+
+function systemFacts(): Findings {
+  const processors = cpus();
+  return {
+    platform: `${process.platform}-${process.arch}, kernel ${release()}, Node ${process.version}`,
+    processor: `${processors[0]?.model.trim() ?? 'unknown'}, ${processors.length} logical`,
+    memory: `${bytes(totalmem())}, ${bytes(freemem())} free${memoryLimit()}`,
+    'huge pages': hugePages(),
+    settings: Object.entries(process.env).filter(([name]) => name.startsWith('LOWRANK_')).map(([name, value]) => `${name}=${value}`).join(' ') || 'no LOWRANK_ variable is set',
+  };
+}
+
+/** A container's limit, which `os.totalmem` doesn't know. */
+function memoryLimit(): string {
+  const limit = Number(firstLine('/sys/fs/cgroup/memory.max') ?? NaN);
+  return Number.isFinite(limit) && limit < totalmem() ? `; this container may use ${bytes(limit)}` : '';
+}
+
+function hugePages(): string {
+  const chosen = /\[(\w+)\]/.exec(firstLine('/sys/kernel/mm/transparent_hugepage/enabled') ?? '')?.[1];
+  if (chosen === undefined) return 'unknown here';
+  return chosen === 'never' ? 'never (echo madvise > /sys/kernel/mm/transparent_hugepage/enabled may speed big models up)' : chosen;
+}
+
+function firstLine(file: string): string | null {
+  try {
+    return existsSync(file) ? (readFileSync(file, 'utf8').split('\n')[0] ?? '') : null;
+  } catch {
+    return null;
+  }
+}
+
+async function deviceFacts(): Promise<Findings> {
+  const cuda = probeDevices('cuda');
+  const found: Findings = {};
+  try {
+    await using device = await openDevice('cpu');
+    const { name, kernels, threads } = device.info;
+    found['cpu'] = `${name}; kernels ${kernels} (${wider(kernels)}); ${threads} threads`;
+    found['self-test'] = await selfTest(device);
+  } catch (error) {
+    found['cpu'] = `can't be used: ${(error as Error).message}`;
+  }
+  found['cuda'] = cuda.count > 0 ? `${cuda.count} device${cuda.count === 1 ? '' : 's'}` : `none: ${cuda.why}`;
+  return found;
+}
+
+const isa: Readonly<Record<string, string>> = {
+  v4: 'AVX-512', v3: 'AVX2 and FMA; v4 would need AVX-512', v2: 'SSE4.2; v3 would need AVX2 and FMA', neon: 'Arm Advanced SIMD',
+};
+
+function wider(kernels: string): string {
+  const forced = process.env['LOWRANK_ISA'] === undefined ? '' : ', forced by LOWRANK_ISA';
+  return `${isa[kernels] ?? 'generic'}${forced}`;
+}
+
+/** One LoRA layer's output against the sum written out. */
+async function selfTest(device: Device): Promise<string> {
+  const [tokens, width, out] = [3, 37, 19];
+  const wave = (length: number, step: number): Float32Array => Float32Array.from({ length }, (_, i) => Math.sin(step * i + 1));
+  const [w, x, b] = [wave(out * width, 0.7), wave(tokens * width, 1.3), wave(out * 2, 0.9)];
+  using layer = new LoraLinear(w, { device, inFeatures: width, rank: 2, alpha: 4, seed: 1 });
+  layer.b.upload(b);
+  const a = await layer.a.data();
+  using input = device.tensor(x, [tokens, width]);
+  using output = scope(() => layer.forward(input));
+  const y = await output.data();
+  let worst = 0;
+  for (let t = 0; t < tokens; t++) {
+    const dot = (m: Float32Array, row: number): number => m.subarray(row * width, (row + 1) * width).reduce((sum, value, k) => sum + value * (x[t * width + k] as number), 0);
+    const u = [dot(a, 0), dot(a, 1)] as const;
+    for (let n = 0; n < out; n++) {
+      const wanted = dot(w, n) + 2 * (u[0] * (b[2 * n] as number) + u[1] * (b[2 * n + 1] as number));
+      worst = Math.max(worst, Math.abs(wanted - (y[t * out + n] as number)));
+    }
+  }
+  return worst < 1e-4 ? `passed (a LoRA layer is right to ${worst.toExponential(0)})` : `failed: a LoRA layer is off by ${worst}`;
+}
+
+function packageFacts(): Findings {
+  const require = createRequire(import.meta.url);
+  const versions = ['@huggingface/tokenizers', '@huggingface/jinja', 'hyparquet', 'csv-parse'].map((name) => `${name} ${versionOf(require, name)}`);
+  return { packages: versions.join(', ') };
+}
+
+/** By the file, since most packages don't export their manifest. */
+function versionOf(require: NodeJS.Require, name: string): string {
+  for (const folder of require.resolve.paths(name) ?? []) {
+    const file = `${folder}/${name}/package.json`;
+    if (existsSync(file)) return (JSON.parse(readFileSync(file, 'utf8')) as { version: string }).version;
+  }
+  return 'not found';
+}
