@@ -6,6 +6,8 @@ import type { Tensor } from './tensor.ts';
  */
 class Scope {
   readonly tensors = new Set<Tensor>();
+  /** How many scopes were open before it. */
+  readonly depth = open.length;
 }
 
 const open: Scope[] = [];
@@ -31,12 +33,16 @@ export function keep<T extends Tensor>(tensor: T): T {
   return tensor;
 }
 
-/** Whether some scope will dispose of this tensor. */
-export function isTemporary(tensor: Tensor): boolean {
-  return owners.has(tensor);
+/** How many scopes are open. */
+export function scopeDepth(): number {
+  return open.length;
 }
 
-type Result = Tensor | readonly Tensor[] | Record<string, unknown> | number | undefined | void | null;
+/** Whether a tensor belongs to a scope that was opened when at least `depth` others were open. */
+export function isTemporary(tensor: Tensor, depth = 0): boolean {
+  const owner = owners.get(tensor);
+  return owner !== undefined && owner.depth >= depth;
+}
 
 /**
  * Runs `body` and disposes of every tensor made in it, except those it returns (a tensor or an array of them), which go
@@ -50,7 +56,7 @@ type Result = Tensor | readonly Tensor[] | Record<string, unknown> | number | un
  * using y = scope(() => ops.add(ops.add(x, x), x)); // the inner sum is gone, y stays
  * ```
  */
-export function scope<T extends Result>(body: () => T): T {
+export function scope<T>(body: () => T): T {
   const own = new Scope();
   open.push(own);
   let result: T;
@@ -75,7 +81,7 @@ function disposeAll(scope: Scope): void {
   for (const tensor of [...scope.tensors]) tensor.dispose();
 }
 
-function returned(result: Result): readonly Tensor[] {
+function returned(result: unknown): readonly Tensor[] {
   if (Array.isArray(result)) return result as readonly Tensor[];
-  return typeof result === 'object' && result !== null && 'handle' in result ? [result as unknown as Tensor] : [];
+  return typeof result === 'object' && result !== null && 'handle' in result ? [result as Tensor] : [];
 }

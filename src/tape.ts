@@ -1,6 +1,6 @@
 import { LowrankError } from './error.ts';
 import { launch } from './kernel.ts';
-import { adopt, isTemporary, keep, scope } from './scope.ts';
+import { adopt, isTemporary, keep, scope, scopeDepth } from './scope.ts';
 import type { Tensor } from './tensor.ts';
 
 /**
@@ -35,15 +35,20 @@ interface Node {
  * the last rule that needs it has run.
  */
 export class Tape {
-  /** Runs `body` with this tape recording. Tapes nest; the innermost records. */
+  /**
+   * Runs `body` with this tape recording, in a scope of its own. Tapes nest; the innermost records. What was made before
+   * keeps its owner, though ops save it: it must outlive the backward pass.
+   */
   record<T>(body: () => T): T {
-    return withTape(this, body);
+    this.#depth = scopeDepth();
+    return withTape(this, () => scope(body));
   }
   readonly #nodes: Node[] = [];
   readonly #wanted = new Set<Tensor>();
   readonly #holds = new Map<Tensor, number>();
   #gradients = new Map<Tensor, Tensor>();
   #savedBytes = 0;
+  #depth = 0;
 
   /** Bytes kept for the backward pass at this moment, parameters not counted. */
   get savedBytes(): number {
@@ -158,7 +163,7 @@ export class Tape {
     const held = this.#holds.get(tensor);
     if (held !== undefined) {
       this.#holds.set(tensor, held + 1);
-    } else if (isTemporary(tensor)) {
+    } else if (isTemporary(tensor, this.#depth)) {
       keep(tensor);
       this.#holds.set(tensor, 1);
       this.#savedBytes += tensor.byteLength;
@@ -235,7 +240,7 @@ export function checkpoint(body: (x: Tensor) => Tensor, x: Tensor): Tensor {
   const rule: Rule = (dy, backward) => {
     using inner = new Tape();
     if (backward.needs(0)) inner.watch(x);
-    const again = inner.record(() => scope(() => body(x)));
+    const again = inner.record(() => body(x));
     const gradients = inner.backward(again, dy.view(dy.shape));
     const dx = gradients.get(x) ?? null;
     if (dx !== null) adopt(dx);
