@@ -1,0 +1,38 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { expect, it } from 'vitest';
+
+const child = fileURLToPath(new URL('levers.child.mjs', import.meta.url));
+
+function run(variables: Record<string, string>): string[] {
+  return JSON.parse(execFileSync(process.execPath, [child], { encoding: 'utf8', env: { ...process.env, ...variables } })) as string[];
+}
+
+it('with no lever set nothing is scanned and nothing waits', () => {
+  expect(run({})).toEqual(['add: fine', 'embedding throws at the call: false']);
+});
+
+it('LOWRANK_CHECK=nan names the first output that is not finite', () => {
+  expect(run({ LOWRANK_CHECK: 'nan' })[0]).toBe('add: ERR_NONFINITE add: y is not finite at element 1 (LOWRANK_CHECK=nan)');
+});
+
+it("LOWRANK_SYNC=1 throws at the caller's line", () => {
+  expect(run({ LOWRANK_SYNC: '1' })[1]).toBe('embedding throws at the call: true');
+});
+
+it('LOWRANK_TRACE writes one event per op, as JSON', () => {
+  const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-trace-'));
+  const file = path.join(folder, 'trace.json');
+  run({ LOWRANK_TRACE: file });
+  const events = (JSON.parse(readFileSync(file, 'utf8')) as { name?: string; dur?: number; args?: { shapes: string } }[]).filter((event) => event.name !== undefined);
+  expect(events.map((event) => event.name)).toEqual(['add', 'embedding']);
+  expect(events[0]).toMatchObject({ args: { shapes: 'y [3], a [3], b [3]' }, dur: expect.any(Number) });
+  rmSync(folder, { recursive: true });
+});
+
+it('LOWRANK_ISA with an unknown table is refused with the tables there are', () => {
+  expect(() => execFileSync(process.execPath, [child], { encoding: 'utf8', env: { ...process.env, LOWRANK_ISA: 'v9' }, stdio: 'pipe' })).toThrow(/LOWRANK_ISA must name a kernel table of this build/);
+});
