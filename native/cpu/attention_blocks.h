@@ -153,6 +153,17 @@ inline void begin_rows(const HeadView& head, const QueryRows& state, Range queri
   for (int64_t m = 0; m < rows + kLanes; ++m) state.maxima[m] = -3e38f;
 }
 
+// Scores of at most 4 rows that all see all of `keys`, or will be masked; B is not packed.
+LOWRANK_INLINE void score_few(const HeadView& head, const QueryRows& state, const KeyBlock& block, int64_t rows, Range keys) {
+  const float* from = head.k + keys.begin * head.kv_stride;
+  const float factor = head.scale * kLog2E;
+  const int64_t ld = head.padded(), stride = head.kv_stride;
+  if (rows == 1) multiply_rows_of<1>(block.scores, kKeys, state.q, ld, from, stride, keys.count(), ld, factor);
+  if (rows == 2) multiply_rows_of<2>(block.scores, kKeys, state.q, ld, from, stride, keys.count(), ld, factor);
+  if (rows == 3) multiply_rows_of<3>(block.scores, kKeys, state.q, ld, from, stride, keys.count(), ld, factor);
+  if (rows == 4) multiply_rows_of<4>(block.scores, kKeys, state.q, ld, from, stride, keys.count(), ld, factor);
+}
+
 struct Values {
   const float* data;
   int64_t stride;
@@ -170,7 +181,11 @@ LOWRANK_INLINE Values pack_values(const HeadView& head, const KeyBlock& block, R
 // Adds what the keys of one block, at most kKeys, give to every query that sees them.
 inline void attend_block(const HeadView& head, const QueryRows& state, const KeyBlock& block, Range queries, Range keys) {
   const int64_t padded = head.padded(), rows = queries.count() * head.group, first_row = queries.begin * head.group;
-  pack_transposed(block.keys, kKeys, head.k + keys.begin * head.kv_stride, head.kv_stride, keys.count(), head.size, head.scale * kLog2E);
+  const bool few = rows <= 4 && padded == head.size;
+  if (few)
+    score_few(head, state, block, rows, keys);
+  else
+    pack_transposed(block.keys, kKeys, head.k + keys.begin * head.kv_stride, head.kv_stride, keys.count(), head.size, head.scale * kLog2E);
   const Values values = pack_values(head, block, keys, rows);
   for (int64_t row = 0; row < rows; row += kStrip) {
     const int64_t count = least(kStrip, rows - row);
@@ -178,8 +193,9 @@ inline void attend_block(const HeadView& head, const QueryRows& state, const Key
     if (strip.first >= strip.end) continue;
     const int64_t from = strip.first / kLanes * kLanes;
     const QueryRows strip_rows{state.q + row * padded, state.y + row * padded, state.maxima + row, state.sums + row * kLanes};
-    multiply<Start::zero>(count, round_up(strip.end, kLanes) - from,
-                          {strip_rows.q, padded, block.keys + from, kKeys, block.scores + from, kKeys, head.size, nullptr});
+    if (!few)
+      multiply<Start::zero>(count, round_up(strip.end, kLanes) - from,
+                            {strip_rows.q, padded, block.keys + from, kKeys, block.scores + from, kKeys, head.size, nullptr});
     soften(head, strip_rows, block, first_row + row, count, keys, strip);
     multiply<Start::scale>(count, padded, {block.scores + from, kKeys, values.data + from * values.stride, values.stride, strip_rows.y, padded,
                                            strip.end - from, block.factors});

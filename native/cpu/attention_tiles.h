@@ -151,6 +151,56 @@ LOWRANK_INLINE void pack_transposed(float* to, int64_t ld, const float* from, in
   }
 }
 
+// Lane i: the sum of vectors[i].
+LOWRANK_INLINE hn::Vec<RowTag> sums_of_lanes(RowTag d, const float* vectors) {
+  const hn::Repartition<uint64_t, RowTag> d64;
+  // Four vectors: block b holds the sums of block b of each.
+  const auto fold4 = [&](const float* p) {
+    const auto a = hn::Load(d, p), b = hn::Load(d, p + kLanes), c = hn::Load(d, p + 2 * kLanes), e = hn::Load(d, p + 3 * kLanes);
+    const auto ab = hn::BitCast(d64, hn::Add(hn::InterleaveLower(d, a, b), hn::InterleaveUpper(d, a, b)));
+    const auto ce = hn::BitCast(d64, hn::Add(hn::InterleaveLower(d, c, e), hn::InterleaveUpper(d, c, e)));
+    return hn::Add(hn::BitCast(d, hn::InterleaveLower(d64, ab, ce)), hn::BitCast(d, hn::InterleaveUpper(d64, ab, ce)));
+  };
+  const auto fold_halves = [&](auto low, auto high) { return hn::Add(hn::ConcatLowerLower(d, high, low), hn::ConcatUpperUpper(d, high, low)); };
+  if constexpr (kLanes == 4) return fold4(vectors);
+  if constexpr (kLanes == 8) return fold_halves(fold4(vectors), fold4(vectors + 4 * kLanes));
+  if constexpr (kLanes == 16) {
+    const auto even = fold_halves(fold4(vectors), fold4(vectors + 8 * kLanes));
+    const auto odd = fold_halves(fold4(vectors + 4 * kLanes), fold4(vectors + 12 * kLanes));
+    return hn::OddEvenBlocks(hn::Add(odd, hn::SwapAdjacentBlocks(odd)), hn::Add(even, hn::SwapAdjacentBlocks(even)));
+  }
+}
+
+// products[m][lane] = partial sums of the dot product of row `lane` with a[m].
+template <int M>
+LOWRANK_INLINE void dot_lanes(float* products, const float* a, int64_t lda, const float* const* rows, int64_t width) {
+  const RowTag d;
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    hn::Vec<RowTag> sum[M];
+    for (int m = 0; m < M; ++m) sum[m] = hn::Zero(d);
+    for (int64_t i = 0; i < width; i += kLanes) {
+      const auto v = hn::LoadU(d, rows[lane] + i);
+      for (int m = 0; m < M; ++m) sum[m] = hn::MulAdd(v, hn::LoadU(d, a + m * lda + i), sum[m]);
+    }
+    for (int m = 0; m < M; ++m) hn::Store(sum[m], d, products + (m * kLanes + lane) * kLanes);
+  }
+}
+
+// C [rows, count rounded up] = factor * A [rows, width] B^T for a few rows of A, with B [count, width] read once and where it lies. Columns
+// beyond `count` repeat the last one.
+template <int M>
+LOWRANK_INLINE void multiply_rows_of(float* c, int64_t ldc, const float* a, int64_t lda, const float* b, int64_t ldb, int64_t count, int64_t width, float factor) {
+  const RowTag d;
+  HWY_ALIGN float products[M * kLanes * kLanes];
+  for (int64_t j = 0; j < count; j += kLanes) {
+    const float* rows[kLanes];
+    for (int64_t lane = 0; lane < kLanes; ++lane) rows[lane] = b + least(j + lane, count - 1) * ldb;
+    dot_lanes<M>(products, a, lda, rows, width);
+    for (int m = 0; m < M; ++m)
+      hn::StoreU(hn::Mul(sums_of_lanes(d, products + m * kLanes * kLanes), hn::Set(d, factor)), d, c + m * ldc + j);
+  }
+}
+
 // 2^x for x <= 0, within 1.8e-7 of its value, exact at 0; below 2^-126 it stays there; NaN stays NaN. Scores are kept in units of ln 2 (the
 // factor rides along when keys are packed), which leaves half the work of exp_f32.
 template <class V>
