@@ -1,4 +1,5 @@
 import type { Device, Weight, WeightOrder } from '../device.ts';
+import { LowrankError } from '../error.ts';
 import { linear } from '../ops/linear.ts';
 import { loraLinear, type LoraOperands } from '../ops/lora_linear.ts';
 import type { Tensor } from '../tensor.ts';
@@ -26,7 +27,7 @@ export class Linear {
 
   constructor(parts: readonly LinearPart[], bias: Tensor | null = null, order: WeightOrder = 'out_in') {
     const first = parts[0];
-    if (first === undefined) throw new Error('Linear: at least one part');
+    if (first === undefined) throw new LowrankError('ERR_ARGUMENT', 'Linear: at least one part is required (found none)');
     this.device = first.matrix.device;
     this.order = order;
     this.bias = bias;
