@@ -1,4 +1,4 @@
-import { throwFaults } from '../error.ts';
+import { LowrankError, throwFaults } from '../error.ts';
 import { readPeftFolder, type AdapterFolder, type StoredMatrix } from '../io/peft.ts';
 import type { LoraPart } from '../io/peft-keys.ts';
 import { launch } from '../kernel.ts';
@@ -7,6 +7,7 @@ import { scope } from '../scope.ts';
 import type { DType, Tensor } from '../tensor.ts';
 import { Adapter } from './adapter.ts';
 import { checkSeed, selectLayers } from './attach.ts';
+import type { ResolvedLoraConfig } from './config.ts';
 import { refuseName, setAdapter } from './model-adapters.ts';
 import type { LayerLora } from './targets.ts';
 
@@ -34,7 +35,7 @@ export async function loadAdapter(model: Model, folder: string, { name = 'defaul
   refuseName(model, name);
   const read = await readPeftFolder(folder);
   const { config, kept, baseModelNameOrPath: baseModel } = read;
-  const selected = selectLayers(model, config);
+  const selected = selectedBy(model, config, folder);
   throwFaults('ERR_FORMAT', read.file, [...orderFaults(model, read), ...misfits(model, read, selected)]);
   refuseName(model, name); // it was not the only one loading, perhaps
   const adapter = new Adapter(model, { name, config, selected, trainable, seed, baseModel, kept });
@@ -44,6 +45,16 @@ export async function loadAdapter(model: Model, folder: string, { name = 'defaul
   }
   setAdapter(model, name);
   return adapter;
+}
+
+/** A config that doesn't fit the model is the file's fault, so the file is named. */
+function selectedBy(model: Model, config: ResolvedLoraConfig, folder: string): Map<string, LayerLora> {
+  try {
+    return selectLayers(model, config);
+  } catch (error) {
+    if (!(error instanceof LowrankError)) throw error;
+    throw new LowrankError(error.code, `${folder}: must fit the model, a ${model.facts.family} (${error.message})`, { cause: error });
+  }
 }
 
 // A and B lie the same way for both, so a wrong flag would do no harm here; but PEFT writes the right one, so such an adapter was

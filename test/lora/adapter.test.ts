@@ -243,6 +243,13 @@ describe('saving and loading', () => {
     expect([cpu.device.stats().tensors, adaptersOf(model)]).toEqual([live, []]);
   }));
 
+  test('an adapter of another kind of model is told with its folder', () => withModel(async (model) => {
+    await saved(model, 'other');
+    const file = out('other/adapter_config.json');
+    await writeFile(file, (await readFile(file, 'utf8')).replaceAll('_proj', '_attn'));
+    await expect(loadAdapter(model, out('other'))).rejects.toMatchObject({ code: 'ERR_ARGUMENT', message: expect.stringMatching(/other: must fit the model, a llama \(.*down_attn/) });
+  }));
+
   test('a file that ends early, a missing file, and a pickle are told', () => withModel(async (model) => {
     await expect(loadAdapter(model, out('nowhere'))).rejects.toMatchObject({ code: 'ERR_FILE' });
     await saved(model, 'short');
