@@ -42,6 +42,8 @@ CASES = {
     "yarn, factor from the lengths": dict(rope_parameters=dict(rope_type="yarn", factor=None, original_max_position_embeddings=16, rope_theta=10000.0)),
     "yarn, attention factor given": dict(rope_parameters=dict(
         rope_type="yarn", factor=4.0, original_max_position_embeddings=16, attention_factor=1.25, rope_theta=10000.0)),
+    "yarn, original length not given": dict(rope_parameters=dict(rope_type="yarn", factor=4.0, rope_theta=10000.0)),
+    "llama3, original length not given": dict(rope_theta=10000.0, rope_scaling=dict(rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0)),
     "longrope": dict(rope_parameters=dict(rope_type="longrope", factor=4.0, original_max_position_embeddings=16, short_factor=GROWING, long_factor=LONG,
                                           rope_theta=10000.0)),
     "longrope, original length outside": dict(original_max_position_embeddings=16, rope_theta=10000.0, rope_scaling=dict(
