@@ -26,10 +26,10 @@ void attention(const Attention& op, const Context& context) {
     const KeyBlock block = carve_keys(carver, head);
     const Range queries{piece.begin - piece.sequence, piece.end - piece.sequence};
     attend(head, state, block, queries);
-    for (int64_t m = 0; m < queries.count() * group; ++m) {
-      const int64_t at = (piece.begin + m / group) * H + g * group + m % group;
+    for_query_rows(piece.begin * group, queries.count() * group, group, [&](int64_t m, int64_t token, int64_t h) {
+      const int64_t at = token * H + g * group + h;
       op.lse.f32()[at] = finish_row(head, state, m, op.y.f32() + at * size);
-    }
+    });
   });
 }
 

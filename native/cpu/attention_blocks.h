@@ -33,6 +33,19 @@ struct Range {
   LOWRANK_INLINE int64_t count() const { return end - begin; }
 };
 
+// body(m, token, head of the group) for `rows` rows from row `first` of a matrix of queries: the divisions, once.
+template <class Body>
+LOWRANK_INLINE void for_query_rows(int64_t first, int64_t rows, int64_t group, const Body& body) {
+  int64_t token = first / group, h = first % group;
+  for (int64_t m = 0; m < rows; ++m) {
+    body(m, token, h);
+    if (++h == group) {
+      h = 0;
+      ++token;
+    }
+  }
+}
+
 // Hands out 64-byte aligned pieces of a worker's memory; with base == nullptr it only counts.
 struct Carver {
   float* base;
@@ -126,28 +139,26 @@ LOWRANK_INLINE void soften(const HeadView& head, const QueryRows& strip_rows, co
                            Visible strip) {
   const RowTag d;
   float* maxima = strip_rows.maxima;
-  const auto columns = [&](int64_t m) { return columns_of(head, (first_row + m) / head.group, keys); };
-  for (int64_t m = 0; m < rows; ++m) {
+  for_query_rows(first_row, rows, head.group, [&](int64_t m, int64_t token, int64_t) {
     block.factors[m] = maxima[m];
-    maxima[m] = row_maximum(block.scores + m * kKeys, columns(m), strip, maxima[m]);
-  }
+    maxima[m] = row_maximum(block.scores + m * kKeys, columns_of(head, token, keys), strip, maxima[m]);
+  });
   for (int64_t m = 0; m < rows; m += kLanes) {
     const auto shrink = hn::Sub(hn::LoadU(d, block.factors + m), hn::LoadU(d, maxima + m));
     hn::StoreU(exp2_of_negative(d, shrink), d, block.factors + m);
   }
-  for (int64_t m = 0; m < rows; ++m) {
-    const auto sum = exponentiate(block.scores + m * kKeys, columns(m), strip, maxima[m]);
+  for_query_rows(first_row, rows, head.group, [&](int64_t m, int64_t token, int64_t) {
+    const auto sum = exponentiate(block.scores + m * kKeys, columns_of(head, token, keys), strip, maxima[m]);
     float* sums = strip_rows.sums + m * kLanes;
     hn::StoreU(hn::MulAdd(hn::LoadU(d, sums), hn::Set(d, block.factors[m]), sum), d, sums);
-  }
+  });
 }
 
 inline void begin_rows(const HeadView& head, const QueryRows& state, Range queries) {
   const int64_t padded = head.padded(), rows = queries.count() * head.group;
-  for (int64_t m = 0; m < rows; ++m) {
-    const int64_t token = queries.begin - head.q_first + m / head.group;
-    pack_row(state.q + m * padded, head.q + token * head.q_stride + m % head.group * head.size, head.size);
-  }
+  for_query_rows((queries.begin - head.q_first) * head.group, rows, head.group, [&](int64_t m, int64_t token, int64_t h) {
+    pack_row(state.q + m * padded, head.q + token * head.q_stride + h * head.size, head.size);
+  });
   memset(state.y, 0, static_cast<size_t>(rows * padded) * sizeof(float));
   memset(state.sums, 0, static_cast<size_t>(rows * kLanes) * sizeof(float));
   for (int64_t m = 0; m < rows + kLanes; ++m) state.maxima[m] = -3e38f;

@@ -18,10 +18,7 @@ struct CacheView {
     return {op.qkv.f32() + g * group * size, op.k_cache.f32() + g * size, op.v_cache.f32() + g * size, op.start, op.qkv.cols(), G * size,
             group, size, op.window, op.scale};
   }
-  // Where row m of kv head g goes, m counted from token `first`.
-  LOWRANK_INLINE float* y(int64_t first, int64_t g, int64_t m) const {
-    return op.y.f32() + ((first + m / group) * H + g * group + m % group) * size;
-  }
+  LOWRANK_INLINE float* y(int64_t token, int64_t h) const { return op.y.f32() + (token * H + h) * size; }
 };
 
 LOWRANK_INLINE void write_cache(const CacheView& view, const Context& context) {
@@ -51,18 +48,14 @@ inline void attend_many(const CacheView& view, const Context& context) {
     const KeyBlock block = carve_keys(carver, head);
     const Range queries{view.op.start + first, view.op.start + least(first + step, view.tokens)};
     attend(head, state, block, queries);
-    for (int64_t m = 0; m < queries.count() * view.group; ++m) finish_row(head, state, m, view.y(first, g, m));
+    for_query_rows(first * view.group, queries.count() * view.group, view.group, [&](int64_t m, int64_t token, int64_t h) {
+      finish_row(head, state, m, view.y(token, g * view.group + h));
+    });
   });
 }
 
-// What a run of keys gave to the rows of all heads, y not yet divided by the sums. Lies where its task left it.
-struct Part {
-  const float* maxima;  // [G * rows]
-  const float* sums;    // [G * rows]
-  const float* y;       // [G * rows, padded]
-};
-
-// y of one row out of its parts, in the order of the runs.
+// y of one row out of its parts, in the order of the runs. A part is what one run of keys gave to the rows of all heads: maxima
+// [all_rows], sums [all_rows], and y [all_rows, padded], not yet divided by the sums.
 LOWRANK_INLINE void join_parts(const float* parts, int64_t pitch, int64_t runs, int64_t all_rows, int64_t row, int64_t size, float* y) {
   const int64_t padded = round_up(size, kLanes);
   float maximum = parts[row], sum = 0;
@@ -127,7 +120,7 @@ inline void attend_few(const CacheView& view, const Context& context) {
     }
   });
   for_rows(context, all_rows, runs * padded, [&](int64_t row) {
-    join_parts(parts, pitch, runs, all_rows, row, view.size, view.y(0, row / rows, row % rows));
+    join_parts(parts, pitch, runs, all_rows, row, view.size, view.y(row % rows / view.group, row / rows * view.group + row % view.group));
   });
 }
 

@@ -64,6 +64,12 @@ LOWRANK_INLINE void differentiate(float* p, float* ds, float lse, float delta, R
 
 LOWRANK_INLINE void zero(float* to, int64_t count) { memset(to, 0, static_cast<size_t>(count) * sizeof(float)); }
 
+LOWRANK_INLINE void zero_outside(float* row, int64_t from, int64_t to, int64_t width) {
+  const RowTag d;
+  for (int64_t i = 0; i < from; i += kLanes) hn::StoreU(hn::Zero(d), d, row + i);
+  for (int64_t i = to; i < width; i += kLanes) hn::StoreU(hn::Zero(d), d, row + i);
+}
+
 // Rows of queries against one block of keys, `at` its place in the chunk. first_row: the row of the sequence's query matrix that row 0 is.
 inline void grad_of_block(const HeadView& head, const GradBlock& block, int64_t first_row, int64_t rows, Range keys, int64_t at) {
   const int64_t padded = head.padded(), width = round_up(keys.count(), kLanes);
@@ -82,23 +88,23 @@ inline void grad_of_block(const HeadView& head, const GradBlock& block, int64_t 
     float* ds = block.ds + row * kKeys;
     multiply<Start::zero>(count, to - from, {block.q + row * padded, padded, keys_t + from, kKeys, p + from, kKeys, head.size, nullptr});
     multiply<Start::zero>(count, to - from, {block.dy + row * padded, padded, values_t + from, kKeys, ds + from, kKeys, head.size, nullptr});
-    for (int64_t m = 0; m < count; ++m) {
-      float* rest[2] = {p + m * kKeys, ds + m * kKeys};
-      differentiate(rest[0], rest[1], block.lse[row + m], block.delta[row + m], columns_of(head, (first_row + row + m) / head.group, keys), strip);
-      for (float* r : rest) {
-        zero(r, from);
-        zero(r + to, width - to);
-      }
-    }
+    for_query_rows(first_row + row, count, head.group, [&](int64_t m, int64_t token, int64_t) {
+      float* row_p = p + m * kKeys;
+      float* row_ds = ds + m * kKeys;
+      differentiate(row_p, row_ds, block.lse[row + m], block.delta[row + m], columns_of(head, token, keys), strip);
+      zero_outside(row_p, from, to, width);
+      zero_outside(row_ds, from, to, width);
+    });
     multiply<Start::keep>(count, padded,
                           {ds + from, kKeys, block.keys + (at + from) * padded, padded, block.dq + row * padded, padded, strip.end - from, nullptr});
   }
-  if (seen_from >= seen_to) return;
-  const int64_t depth = seen_to - seen_from, shift = seen_from * kKeys;
-  multiply<Start::keep, true>(columns_to, padded,
-                              {block.p + shift, kKeys, block.dy + seen_from * padded, padded, block.dv + at * padded, padded, depth, nullptr});
-  multiply<Start::keep, true>(columns_to, padded,
-                              {block.ds + shift, kKeys, block.q + seen_from * padded, padded, block.dk + at * padded, padded, depth, nullptr});
+  // Keys in strips too: the later they are, the later the first row that sees them.
+  for (int64_t j = 0; j < columns_to; j += kStrip) {
+    const int64_t begin = most(seen_from, (keys.begin + j) * head.group - first_row), out = (at + j) * padded, in = begin * padded;
+    const int64_t count = least(kStrip, columns_to - j), scores = begin * kKeys + j;
+    multiply<Start::keep, true>(count, padded, {block.p + scores, kKeys, block.dy + in, padded, block.dv + out, padded, seen_to - begin, nullptr});
+    multiply<Start::keep, true>(count, padded, {block.ds + scores, kKeys, block.q + in, padded, block.dk + out, padded, seen_to - begin, nullptr});
+  }
 }
 
 // to = from, or to += from.
@@ -125,13 +131,12 @@ LOWRANK_INLINE void load_keys(const HeadView& head, const GradBlock& block, Rang
 LOWRANK_INLINE void load_queries(const GradHead& head, const GradBlock& block, int64_t first_row, int64_t rows) {
   const HeadView& view = head.view;
   const int64_t padded = view.padded(), dy_stride = head.heads * view.size;
-  for (int64_t m = 0; m < rows; ++m) {
-    const int64_t token = (first_row + m) / view.group, h = (first_row + m) % view.group;
+  for_query_rows(first_row, rows, view.group, [&](int64_t m, int64_t token, int64_t h) {
     pack_row(block.q + m * padded, view.q + token * view.q_stride + h * view.size, view.size);
     pack_row(block.dy + m * padded, head.dy + token * dy_stride + h * view.size, view.size);
     block.lse[m] = head.lse[token * head.heads + h] * kLog2E;
     block.delta[m] = head.delta[token * head.heads + h];
-  }
+  });
   zero(block.dq, rows * padded);
 }
 
@@ -145,8 +150,9 @@ inline void grad_of_pair(const GradHead& head, const GradBlock& block, Range que
     load_queries(head, block, row, rows);
     for (int64_t at = 0; at < keys.count(); at += kKeys)
       grad_of_block(view, block, row, rows, {keys.begin + at, least(keys.begin + at + kKeys, keys.end)}, at);
-    for (int64_t m = 0; m < rows; ++m)
-      deliver(head.dq + (row + m) / view.group * stride + (row + m) % view.group * view.size, block.dq + m * padded, view.size, first_q);
+    for_query_rows(row, rows, view.group, [&](int64_t m, int64_t token, int64_t h) {
+      deliver(head.dq + token * stride + h * view.size, block.dq + m * padded, view.size, first_q);
+    });
   }
   for (int64_t j = 0; j < keys.count(); ++j) {
     deliver(head.dk + (keys.begin + j) * stride, block.dk + j * padded, view.size, first_k);
