@@ -47,7 +47,8 @@ export function worst(got: ArrayLike<number>, want: ArrayLike<number>): number {
   let most = 0;
   for (let i = 0; i < want.length; i++) {
     const gap = Math.abs(got[i]! - want[i]!);
-    if (!(gap <= most)) most = gap; // NaN too
+    if (Number.isNaN(gap)) return NaN;
+    most = Math.max(most, gap);
   }
   return most;
 }
