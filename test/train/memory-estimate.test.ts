@@ -1,0 +1,42 @@
+import { describe, expect, test } from 'vitest';
+import { makeBatch } from '../../src/data/batch.ts';
+import { attachLora } from '../../src/lora/attach.ts';
+import { loadModel } from '../../src/models/load.ts';
+import type { Checkpointing } from '../../src/models/model.ts';
+import { AdamW } from '../../src/optim/adamw.ts';
+import { estimateMemory } from '../../src/train/memory-estimate.ts';
+import { trainStep } from '../../src/train/step.ts';
+import { goldenPath } from '../golden/read.ts';
+import { onCpu } from '../on-cpu.ts';
+
+const cpu = onCpu();
+
+const cases: [string, string | string[], Checkpointing][] = [
+  ['llama_tied', 'all-linear', 'none'],
+  ['llama_tied', ['q_proj', 'v_proj'], 'none'],
+  ['llama_untied', 'all-linear', 'blocks'],
+  ['llama_untied', ['lm_head', 'v_proj'], 'none'],
+  ['gpt2', 'all-linear', 'none'],
+  ['gpt2', ['c_attn'], 'blocks'],
+];
+
+describe('memory estimate', () => {
+  test.each(cases)('%s, %s, checkpointing %s: between the peak and a quarter above', async (family, targets, checkpointing) => {
+    const { device } = cpu;
+    const model = await loadModel(goldenPath('families', family), { device });
+    const rows = Array.from({ length: 12 }, () => Int32Array.from({ length: 32 }, (_, i) => 3 + ((7 * i) % 90)));
+    const batch = makeBatch(rows.map((inputIds) => ({ inputIds, labels: inputIds })));
+    const before = device.stats().liveBytes;
+    const adapter = attachLora(model, { rank: 4, targets });
+    const optimizer = new AdamW(adapter.parameters(), { lr: 1e-3 });
+    device.resetPeak();
+    await trainStep(model, optimizer, batch, { checkpointing });
+    const peak = device.stats().peakBytes - before;
+    const { total } = estimateMemory(model, adapter, { tokens: batch.inputIds.length, checkpointing });
+    optimizer.dispose();
+    adapter.dispose();
+    model.dispose();
+    expect(total / peak).toBeGreaterThan(0.95);
+    expect(total / peak).toBeLessThan(1.25);
+  });
+});
