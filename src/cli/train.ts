@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
 import { loadDataset, type Dataset } from '../data/dataset.ts';
@@ -26,7 +27,6 @@ async function train(flags: TrainFlags): Promise<void> {
   checkTrainFlags(flags);
   const say = (text: string): void => void process.stderr.write(`${text}\n`);
   await using session = await openSession(flags);
-  if (session.device.note !== '' && flags.device === 'auto') say(`device: cpu (${session.device.note})`);
   const maxLength = lengthOf(flags, session);
   const dataset = await readData(flags.data, session, maxLength, say);
   const evalDataset = flags.eval === undefined ? null : await readData(flags.eval, session, maxLength, say);
@@ -36,6 +36,7 @@ async function train(flags: TrainFlags): Promise<void> {
   try {
     const trainer = trainerOf({ flags, session, dataset, evalDataset, adapter, optimizer, maxLength, signal: stop.signal });
     say(describeRun({ session, adapter, dataset, steps: trainer.steps }));
+    if (session.device.note !== '' && existsSync('/dev/nvidiactl')) say(`the GPU is not used: ${session.device.note}`);
     const end = await follow(trainer, { flags, session, adapter, dataset });
     for (const line of farewell(end, flags)) say(line);
     process.exitCode = end.reason === 'stopped' ? (stop.status() ?? 0) : 0;
