@@ -16,7 +16,7 @@ export { loadAdapter, type LoadAdapterOptions } from './lora/load.ts';
 export { LoraLinear, type LoraLinearOptions } from './lora/lora-linear.ts';
 export { mergeAdapter, type Merged } from './lora/merge.ts';
 export { activeAdapter, adaptersOf, setAdapter } from './lora/model-adapters.ts';
-export { generate, type GenerateOptions, type GeneratedToken, type GenerateEnd } from './generate.ts';
+export { generate, type GenerateOptions, type GeneratedToken, type GenerateEnd } from './generation/generate.ts';
 export { loadModel, type LoadOptions, supportedModels } from './models/load.ts';
 export type { Cache, Checkpointing, Model, ModelFacts, TokenBatch } from './models/model.ts';
 export { saveModel } from './models/save.ts';

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs';
 import { z } from 'zod';
 import type { Tokenizer } from '../data/tokenizer.ts';
 import { LowrankError } from '../error.ts';
-import { generate } from '../generate.ts';
+import { generate } from '../generation/generate.ts';
 import type { Model } from '../models/model.ts';
 import { scheduleKinds } from '../optim/schedule.ts';
 import { idsOf } from './generate.ts';

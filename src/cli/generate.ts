@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { renderChat } from '../data/chat.ts';
 import { openingIds, plainIds } from '../data/continuation.ts';
 import type { Tokenizer } from '../data/tokenizer.ts';
-import { generate, type GenerateOptions } from '../generate.ts';
+import { generate, type GenerateOptions } from '../generation/generate.ts';
 import { loadAdapter } from '../lora/load.ts';
 import { addModelOptions, type ModelFlags } from './model-options.ts';
 import { needTokenizer, openSession } from './session.ts';

@@ -3,7 +3,7 @@ import path from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { loadTokenizer } from '../../src/data/tokenizer.ts';
 import { openDevice } from '../../src/device.ts';
-import { generate } from '../../src/generate.ts';
+import { generate } from '../../src/generation/generate.ts';
 import { loadModel, type LoadOptions } from '../../src/models/load.ts';
 import { f32, goldenPath, i32, readTensors } from '../golden/read.ts';
 import { hasSharedData, sharedData } from '../shared-data.ts';

@@ -1,9 +1,9 @@
-import type { StreamingDecoder } from './data/streaming-decoder.ts';
-import type { Tokenizer } from './data/tokenizer.ts';
-import { LowrankError, throwFaults } from './error.ts';
-import type { Cache, Model } from './models/model.ts';
+import type { StreamingDecoder } from '../data/streaming-decoder.ts';
+import type { Tokenizer } from '../data/tokenizer.ts';
+import { LowrankError, throwFaults } from '../error.ts';
+import type { Cache, Model } from '../models/model.ts';
 import { makeSampler, type Sampling } from './sampling.ts';
-import { scope } from './scope.ts';
+import { scope } from '../scope.ts';
 import { stopFilter, type StopFilter } from './stop-filter.ts';
 
 export interface GenerateOptions extends Partial<Sampling> {

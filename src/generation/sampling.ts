@@ -1,5 +1,5 @@
-import { philox2x32 } from './data/random.ts';
-import { LowrankError } from './error.ts';
+import { philox2x32 } from '../data/random.ts';
+import { LowrankError } from '../error.ts';
 
 /** How the next token is chosen. */
 export interface Sampling {
