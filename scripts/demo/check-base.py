@@ -66,7 +66,7 @@ def measure(title, model, tokenizer, rows, encoded, prompts):
     facts = sum(fact in text for row, text in zip(rows, texts) for fact in row["facts"]) / sum(len(row["facts"]) for row in rows)
     loss = held_out_loss(model, encoded)
     print(f"{title}: held-out loss {loss:.3f}, rows with all facts {exact:.1%}, facts {facts:.1%}", flush=True)
-    for prompt, text in zip(prompts, generate(model, tokenizer, prompts)):
+    for prompt, text in zip(prompts, generate(model, tokenizer, prompts) if prompts else []):
         print(f"  {prompt}\n    {text.strip()!r}")
     model.train()
 

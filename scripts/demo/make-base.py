@@ -5,7 +5,7 @@
     pip install torch transformers tokenizers safetensors
     python scripts/demo/make-base.py --wordnet /usr/share/wordnet --factbook package --out demo/base
 
-One thread, about 20 minutes. Prints the losses that the model card quotes.
+One thread, about 25 minutes. Prints the losses that the model card quotes.
 """
 
 import argparse
