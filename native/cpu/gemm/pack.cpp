@@ -9,6 +9,14 @@ using W = hn::Rebind<uint32_t, D>;  // words: a float, or two neighbours of 16 b
 
 constexpr int64_t kDropChunk = 256;
 
+// How far ahead lines are asked for. Pieces of rows are shorter than what the processor needs to guess the rest.
+constexpr int64_t kRowsAhead = 8;
+constexpr int64_t kLinesAhead = 4;
+
+LOWRANK_INLINE void ask_for(const void* begin, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(begin) + i);
+}
+
 // Groups of kLanes rows that a panel is made of.
 constexpr int kGroups = (kTileRows + kLanes - 1) / kLanes;
 
@@ -103,7 +111,10 @@ LOWRANK_INLINE void spread_row(const T* row, const Block& block, int64_t to) {
 template <class T>
 void expand_rows(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block, int64_t to) {
   const T* row = static_cast<const T*>(right.data) + k0 * right.pitch + n0;
-  for (int64_t i = 0; i < k; ++i, row += right.pitch) spread_row(row, block, to + i);
+  for (int64_t i = 0; i < k; ++i, row += right.pitch) {
+    if (i + kRowsAhead < k) ask_for(row + kRowsAhead * right.pitch, block.cols * static_cast<int64_t>(sizeof(T)));
+    spread_row(row, block, to + i);
+  }
 }
 
 void expand_dropped_rows(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block, int64_t to) {
@@ -125,6 +136,7 @@ LOWRANK_INLINE void expand_chunk(const T* w, int64_t pitch, int64_t rows, int64_
   for (int i = 0; i < kLanes; ++i) {
     if constexpr (whole) {
       v[i] = Words<T>::load(w + i * pitch);
+      __builtin_prefetch(reinterpret_cast<const char*>(w + i * pitch) + kLinesAhead * 64);
     } else {
       v[i] = i < rows ? Words<T>::load_n(w + i * pitch, n) : hn::Zero(words);
     }

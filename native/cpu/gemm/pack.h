@@ -12,6 +12,11 @@ constexpr int64_t kPanelSlack = (kTileRows + kLanes - 1) / kLanes * kLanes;
 // on. Ascending k only: the vectors stored for one k run over into the next.
 void pack_left(const Left& left, int64_t row, int64_t rows, int64_t k0, int64_t k, const Dropout& drop, float* panel);
 
+// Whether the micro-kernel can read `right` where it is.
+LOWRANK_INLINE bool reads_in_place(const Right& right) {
+  return right.lie == Lie::rows && right.dtype == DType::f32 && !right.drop.on();
+}
+
 // A block of B: panels of kTileCols columns one after the other, `depth` rows of k each. The last panel has as many whole
 // vectors as its columns need, zeros beyond them.
 struct Block {

@@ -8,7 +8,7 @@ namespace lowrank::cpu::LOWRANK_ISA {
 // Columns of B that a task expands at most. kMaxDepth * kMaxBlock floats of B are to stay in L2 beside a panel of A.
 constexpr int64_t kMaxBlock = 256;
 // Rows of k between two visits of C: a panel of A (kTileRows * kMaxDepth floats) is read from L1 while B streams from L2.
-constexpr int64_t kMaxDepth = 256;
+constexpr int64_t kMaxDepth = 384;
 // A product this short (a low-rank one) rides in the accumulators of the one before it.
 constexpr int64_t kMaxRide = 128;
 // Bytes of packed A; more rows than fit are done in turns.

@@ -16,15 +16,15 @@ void run_tile(const Tile& tile) {
     HWY_UNROLL(2)
     for (int v = 0; v < vectors; ++v) sum[i][v] = hn::Zero(d);
   }
-  const float* b = tile.b;
   const float* soon = tile.soon;
   for (int run = 0; run < 2; ++run) {
     const float* a = tile.a[run];
-    const int64_t a_pitch = tile.a_pitch[run];
+    const float* b = tile.b[run];
+    const int64_t a_pitch = tile.a_pitch[run], b_pitch = tile.b_pitch[run];
     for (int64_t k = tile.k[run]; k > 0; --k) {
       V across[vectors];
       HWY_UNROLL(2)
-      for (int v = 0; v < vectors; ++v) across[v] = hn::Load(d, b + v * kLanes);
+      for (int v = 0; v < vectors; ++v) across[v] = hn::LoadU(d, b + v * kLanes);
       HWY_UNROLL(14)
       for (int i = 0; i < rows; ++i) {
         const V down = hn::Set(d, a[i]);
@@ -32,9 +32,10 @@ void run_tile(const Tile& tile) {
         for (int v = 0; v < vectors; ++v) sum[i][v] = hn::MulAdd(down, across[v], sum[i][v]);
       }
       __builtin_prefetch(soon);
+      __builtin_prefetch(soon + 16);
       soon += tile.soon_step;
       a += a_pitch;
-      b += vectors * kLanes;
+      b += b_pitch;
     }
   }
   HWY_UNROLL(14)

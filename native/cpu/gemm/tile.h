@@ -21,13 +21,14 @@ struct Tile {
   const float* a[2];       // element (k, i) of a run at a[k * a_pitch + i]
   int64_t a_pitch[2];
   int64_t k[2];
-  const float* b;          // [k[0] + k[1], cols], 64-byte aligned, the rows without a gap
+  const float* b[2];       // [k, cols] of a run, rows b_pitch apart
+  int64_t b_pitch[2];
   float* c;
   int64_t c_pitch;
   const float* from;       // what is added, of pitch from_pitch; nullptr: nothing. May be c.
   int64_t from_pitch;
   const float* bias;       // [cols] or nullptr
-  const float* soon;       // A that is wanted next: a line of it is prefetched with each k, `soon_step` floats apart
+  const float* soon;       // what is wanted next: two lines of it are prefetched with each k, then `soon_step` floats on
   int64_t soon_step;
 };
 

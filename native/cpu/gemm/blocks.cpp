@@ -1,0 +1,223 @@
+// Phase 2: a block of C, slab of k after slab of k.
+#include "job.h"
+
+namespace lowrank::cpu::LOWRANK_ISA {
+
+namespace {
+
+// What is known of a block of C while its slabs go by.
+struct Work {
+  const Job* job;
+  const Columns* columns;
+  Turn turn;
+  int64_t n0, n;
+  float* c;        // the block's first element, at row 0 of the turn
+  int64_t c_pitch;
+  const float* from;
+  int64_t from_pitch;
+  const float* bias;
+};
+
+// A of `product` from its row k0 on, for a panel.
+const float* left_at(const Work& work, const Product& product, int64_t k0, int64_t p, const PanelRows& rows, int64_t* pitch) {
+  const Left& left = work.job->gemm->lefts[product.left];
+  if (left.lie == Lie::columns) {
+    *pitch = left.pitch;
+    return left.data + (product.first + k0) * left.pitch + rows.first;
+  }
+  *pitch = rows.count;
+  return panel_at(*work.job, p, 0) + (work.job->offset[product.left] + product.first + k0) * rows.count;
+}
+
+// Adds what the micro-kernel would have added, for the columns that exist only.
+void finish_ragged(const Tile& tile, const float* temp, int64_t rows, int64_t cols) {
+  for (int64_t i = 0; i < rows; ++i)
+    map_row(cols, [&](auto d, int64_t j, auto part) {
+      auto v = part.load(d, temp + i * kTempCols + j);
+      if (tile.bias != nullptr) v = hn::Add(v, part.load(d, tile.bias + j));
+      if (tile.from != nullptr) v = hn::Add(v, part.load(d, tile.from + i * tile.from_pitch + j));
+      part.store(v, d, tile.c + i * tile.c_pitch + j);
+    });
+}
+
+void run_ragged(const Tile& tile, int64_t rows, int64_t vectors, int64_t cols) {
+  HWY_ALIGN float temp[kTileRows * kTempCols];
+  Tile inner = tile;
+  inner.c = temp, inner.c_pitch = kTempCols;
+  inner.from = inner.bias = nullptr;
+  tile_kernel(rows, vectors)(inner);
+  finish_ragged(tile, temp, rows, cols);
+}
+
+// B of the next slab as it is stored, to be asked for while this one is multiplied.
+struct Ahead {
+  const char* data;  // nullptr: there is no next slab
+  int64_t pitch, rows, bytes;
+
+  // The share of tile `i` of `all`.
+  LOWRANK_INLINE void ask(int64_t i, int64_t all) const {
+    for (int64_t row = rows * i / all; row < rows * (i + 1) / all; ++row)
+      for (int64_t at = 0; at < bytes; at += 64) __builtin_prefetch(data + row * pitch + at, 0, 2);
+  }
+};
+
+Ahead ahead_of(const Columns& columns, const Slab* next, int64_t n0, int64_t n) {
+  if (next == nullptr) return {};
+  const Right& right = columns.products[next->product[0]].right;
+  const int64_t size = size_of(right.dtype), k0 = next->k0[0], k = next->k[0];
+  const char* data = static_cast<const char*>(right.data);
+  if (right.lie == Lie::rows) return {data + (k0 * right.pitch + n0) * size, right.pitch * size, k, n * size};
+  return {data + (n0 * right.pitch + k0) * size, right.pitch * size, n, k * size};
+}
+
+// Rows of B in place that a tile asks for ahead: a strip of a tile's width is too narrow for the processor to guess them.
+constexpr int64_t kStripAhead = 24;
+
+// Where a tile's B is: in the block, or, where that saves a copy (see expand_slab), as it came.
+void point_to_right(const Work& work, const Slab& slab, const Block& block, int64_t j, bool in_place, Tile& tile) {
+  const int64_t width = block.vectors(j) * kLanes;
+  for (int run = 0; run < 2; ++run) tile.b[run] = block.at(j, run == 0 ? 0 : slab.k[0]), tile.b_pitch[run] = width;
+  if (!in_place || work.n - j * kTileCols < kTileCols) return;
+  for (int run = 0; run < 2 && slab.k[run] > 0; ++run) {
+    const Right& right = work.columns->products[slab.product[run]].right;
+    tile.b[run] = static_cast<const float*>(right.data) + slab.k0[run] * right.pitch + work.n0 + j * kTileCols;
+    tile.b_pitch[run] = right.pitch;
+  }
+  tile.soon = tile.b[0] + kStripAhead * tile.b_pitch[0], tile.soon_step = tile.b_pitch[0];
+}
+
+// Few rows of C use a number of B so seldom that copying it would cost as much as using it.
+constexpr int64_t kMostInPlace = 2 * kTileRows;
+
+bool slab_in_place(const Work& work, const Slab& slab) {
+  const Product* products = work.columns->products;
+  return work.turn.rows <= kMostInPlace && slab.k[0] > 0 && reads_in_place(products[slab.product[0]].right) &&
+         (slab.k[1] == 0 || reads_in_place(products[slab.product[1]].right));
+}
+
+// B of the slab into the block; of a slab in place only the columns beyond the last whole tile.
+void expand_slab(const Work& work, const Slab& slab, const Block& block, bool in_place) {
+  const int64_t skip = in_place ? work.n / kTileCols * kTileCols : 0;
+  const Block rest = {block.panels + skip * block.depth, block.depth, work.n - skip};
+  if (rest.cols == 0) return;
+  for (int run = 0; run < 2; ++run)
+    if (slab.k[run] > 0)
+      expand_right(work.columns->products[slab.product[run]].right, slab.k0[run], slab.k[run], work.n0 + skip, rest, run == 0 ? 0 : slab.k[0]);
+}
+
+void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_place, const Ahead& ahead) {
+  const Product* products = work.columns->products;
+  const int64_t tiles = block.count();
+  const bool packed = slab.k[0] > 0 && work.job->gemm->lefts[products[slab.product[0]].left].lie == Lie::rows;
+  for (int64_t p = 0; p < work.turn.panels; ++p) {
+    const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p);
+    Tile tile{};
+    for (int run = 0; run < 2; ++run) {
+      tile.k[run] = slab.k[run];
+      if (slab.k[run] > 0) tile.a[run] = left_at(work, products[slab.product[run]], slab.k0[run], p, rows, &tile.a_pitch[run]);
+    }
+    // The next panel of A comes from beyond L2: each tile asks for its share of it.
+    const int64_t share = packed ? (rows.count + tiles - 1) / tiles : 0;
+    tile.c_pitch = work.c_pitch, tile.from_pitch = work.from_pitch;
+    for (int64_t j = 0; j < tiles; ++j) {
+      const int64_t col = j * kTileCols, cols = work.n - col < kTileCols ? work.n - col : kTileCols;
+      if (!in_place && ahead.data != nullptr) ahead.ask(p * tiles + j, work.turn.panels * tiles);
+      tile.soon = packed ? tile.a[0] + work.job->plan.panel_size + j * share * slab.k[0] : block.panels;
+      tile.soon_step = share;
+      point_to_right(work, slab, block, j, in_place, tile);
+      tile.c = work.c + rows.first * work.c_pitch + col;
+      tile.from = work.from != nullptr ? work.from + rows.first * work.from_pitch + col : nullptr;
+      tile.bias = work.bias != nullptr ? work.bias + col : nullptr;
+      const int64_t vectors = block.vectors(j);
+      if (cols == vectors * kLanes) {
+        tile_kernel(rows.count, vectors)(tile);
+      } else {
+        run_ragged(tile, rows.count, vectors, cols);
+      }
+    }
+  }
+}
+
+// C += mask * (A B) for one product: the mask stands between the product and the sum, so the tile goes through memory.
+void run_masked(const Work& work, const Product& product, const Block& block, int64_t k0, int64_t k) {
+  constexpr int64_t room = factors_room(kMaxBlock);
+  HWY_ALIGN float factors[kTileRows * room];
+  HWY_ALIGN float temp[kTileRows * kTempCols];
+  const float* row_factors[kTileRows];
+  for (int64_t p = 0; p < work.turn.panels; ++p) {
+    const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p);
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const int64_t element = (work.turn.row + rows.first + i) * work.columns->n + work.n0;
+      row_factors[i] = dropout_factors(product.mask, element, work.n, factors + i * room);
+    }
+    Tile tile{};
+    tile.a[0] = left_at(work, product, k0, p, rows, &tile.a_pitch[0]);
+    tile.k[0] = k;
+    tile.c = temp, tile.c_pitch = kTempCols, tile.soon = block.panels;
+    for (int64_t j = 0; j < block.count(); ++j) {
+      const int64_t col = j * kTileCols, cols = work.n - col < kTileCols ? work.n - col : kTileCols;
+      tile.b[0] = block.at(j, 0), tile.b_pitch[0] = block.vectors(j) * kLanes;
+      tile_kernel(rows.count, block.vectors(j))(tile);
+      for (int64_t i = 0; i < rows.count; ++i) {
+        float* c = work.c + (rows.first + i) * work.c_pitch + col;
+        map_row(cols, [&](auto d, int64_t n, auto part) {
+          const auto masked = hn::Mul(part.load(d, temp + i * kTempCols + n), part.load(d, row_factors[i] + col + n));
+          part.store(hn::Add(part.load(d, c + n), masked), d, c + n);
+        });
+      }
+    }
+  }
+}
+
+void run_all_masked(const Work& work, const Buffers& buffers) {
+  for (int q = 0; q < work.columns->count; ++q) {
+    const Product& product = work.columns->products[q];
+    if (!product.mask.on()) continue;
+    for (int64_t k0 = 0; k0 < product.k; k0 += kMaxDepth) {
+      const int64_t k = product.k - k0 < kMaxDepth ? product.k - k0 : kMaxDepth;
+      const Block block = {buffers.block, k, work.n};
+      expand_right(product.right, k0, k, work.n0, block, 0);
+      run_masked(work, product, block, k0, k);
+    }
+  }
+}
+
+// What the first slab adds to its product.
+void begin_sum(Work& work) {
+  const Columns& columns = *work.columns;
+  const int64_t at = work.turn.row * columns.pitch + work.n0;
+  work.bias = columns.bias != nullptr ? columns.bias + work.n0 : nullptr;
+  work.from = columns.start == Start::add ? work.c : columns.carry != nullptr ? columns.carry + at : nullptr;
+  work.from_pitch = columns.pitch;
+}
+
+}  // namespace
+
+void run_task(const Task& task, const Turn& turn, const Buffers& buffers) {
+  const Columns& columns = task.job->gemm->columns[task.columns];
+  const bool transposed = columns.lie == Lie::columns;
+  Work work{.job = task.job, .columns = &columns, .turn = turn, .n0 = task.n0, .n = task.n, .c = buffers.sum, .c_pitch = kMaxBlock,
+            .from = nullptr, .from_pitch = kMaxBlock, .bias = nullptr};
+  if (!transposed) {
+    work.c = columns.c + turn.row * columns.pitch + task.n0, work.c_pitch = columns.pitch;
+    begin_sum(work);
+  }
+  const Slab* slabs = task.job->slabs[task.columns];
+  for (int64_t s = 0; s < task.job->slab_count[task.columns]; ++s) {
+    const Slab& slab = slabs[s];
+    const Block block = {buffers.block, slab.k[0] + slab.k[1], task.n};
+    const bool in_place = slab_in_place(work, slab);
+    expand_slab(work, slab, block, in_place);
+    const Slab* next = s + 1 < task.job->slab_count[task.columns] ? slabs + s + 1 : nullptr;
+    run_slab(work, slab, block, in_place, ahead_of(columns, next, task.n0, task.n));
+    work.from = work.c, work.from_pitch = work.c_pitch, work.bias = nullptr;
+  }
+  run_all_masked(work, buffers);
+  if (!transposed) return;
+  for (int64_t j = 0; j < task.n; ++j) {
+    float* c = columns.c + (task.n0 + j) * columns.pitch;
+    for (int64_t i = 0; i < turn.rows; ++i) c[i] += buffers.sum[i * kMaxBlock + j];
+  }
+}
+
+}  // namespace lowrank::cpu::LOWRANK_ISA

@@ -1,0 +1,49 @@
+// A gemm on its way: what the files of this folder share beyond the description and the plan.
+#pragma once
+#include "plan.h"
+
+namespace lowrank::cpu::LOWRANK_ISA {
+
+// Rows of C that are being done: all of them, or as many as have room to be packed.
+struct Turn {
+  int64_t row, rows, panels;
+};
+
+// A gemm's plan and what was prepared of it.
+struct Job {
+  const Gemm* gemm;
+  Plan plan;
+  float* packed;              // [panels][panel_size], or one panel for each worker where there are no columns
+  Block sides[kMaxParts];     // B of each side, expanded as a whole
+  Slab* slabs[kMaxParts];
+  int64_t slab_count[kMaxParts];
+  int64_t offset[kMaxLefts];  // where each packed Left begins in a row of the panel
+};
+
+// A worker's own.
+struct Buffers {
+  float* block;  // (kMaxDepth + kMaxRide) * kMaxBlock: B
+  float* sum;    // C of a task that is stored transposed
+  float* panel;  // A after dropout
+};
+
+// A block of C's columns.
+struct Task {
+  const Job* job;
+  int64_t columns;
+  int64_t n0, n;
+};
+
+constexpr int64_t kTempCols = kTileCols;
+
+LOWRANK_INLINE float* panel_at(const Job& job, int64_t p, int worker) {
+  return job.packed + (job.gemm->column_count > 0 ? p : worker) * job.plan.panel_size;
+}
+
+// Packs panel p of A and takes the skinny products of its rows (panels.cpp).
+void pack_panel(const Job& job, const Turn& turn, int64_t p, int worker, const Buffers& buffers);
+
+// Does one block of C for the rows of the turn (blocks.cpp).
+void run_task(const Task& task, const Turn& turn, const Buffers& buffers);
+
+}  // namespace lowrank::cpu::LOWRANK_ISA
