@@ -1,0 +1,55 @@
+import type { WeightOrder } from '../../src/device.ts';
+import { launch } from '../../src/kernel.ts';
+import type { DType } from '../../src/tensor.ts';
+import { linear, linearGrad } from '../reference/linear.ts';
+import { transposed } from './bench.ts';
+import { bound, parity } from './parity.ts';
+import { absoluteProduct, frozenWeight, sum } from './weights.ts';
+
+interface Case {
+  readonly T: number;
+  readonly K: number;
+  readonly parts: readonly number[];
+  readonly dtype: DType;
+  readonly order: WeightOrder;
+  readonly bias: boolean;
+  readonly carry: 'none' | 'given' | 'is y';
+}
+
+// [T, K, parts]: nothing, one, around vectors, tiles (14, 6 rows; 32, 16, 8 columns) and slabs (384), a decoder's shapes.
+const sizes: readonly (readonly [number, number, readonly number[]])[] = [
+  [0, 8, [8]], [1, 1, [1]], [3, 0, [5]], [7, 0, [5]], [1, 67, [0, 5]], [2, 16, [33]], [3, 31, [7, 1, 20]], [4, 300, [130]],
+  [5, 3, [2]], [6, 16, [16]], [7, 17, [15, 17]], [13, 33, [31]], [15, 65, [64, 3, 32]], [29, 97, [40]], [31, 385, [100]], [20, 800, [40, 33]], [131, 41, [9]],
+];
+const formats: readonly (readonly [DType, WeightOrder])[] = [['f32', 'out_in'], ['f16', 'out_in'], ['bf16', 'out_in'], ['f32', 'in_out'], ['f16', 'in_out'], ['bf16', 'in_out']];
+const carries = ['none', 'given', 'is y'] as const;
+const cases: readonly Case[] = sizes.flatMap(([T, K, parts], i) =>
+  formats.map(([dtype, order], j) => ({ T, K, parts, dtype, order, bias: (i + j) % 2 === 0, carry: carries[(i + j) % 3] ?? 'none' })));
+
+parity('linear', {
+  cases,
+  run(bench, { T, K, parts, dtype, order, bias, carry }) {
+    const N = sum(parts);
+    const { values: W, weight } = frozenWeight(bench, parts, K, dtype, order);
+    const [x, b, carried] = [bench.random(T * K), bench.random(N), bench.random(T * N)];
+    const y = carry === 'is y' ? bench.inout(carried, [T, N]) : bench.output([T, N]);
+    const given = carry === 'none' ? null : carry === 'is y' ? y : bench.input(carried, [T, N]);
+    launch('linear', y, bench.input(x, [T, K]), weight, bias ? bench.input(b, [N]) : null, given);
+    const want = linear({ x, W, b: bias ? b : undefined, carry: carry === 'none' ? undefined : carried, T, N, K });
+    const magnitude = absoluteProduct(x, W, T, N, K).map((v, i) => v + Math.abs(b[i % N] as number) + Math.abs(carried[i] as number));
+    return [{ name: 'y', got: y, want, within: bound(K, magnitude) }];
+  },
+});
+
+parity('linear_grad', {
+  cases,
+  run(bench, { T, K, parts, dtype, order }) {
+    const N = sum(parts);
+    const { values: W, weight } = frozenWeight(bench, parts, K, dtype, order);
+    const dy = bench.random(T * N);
+    const dx = bench.output([T, K]);
+    launch('linear_grad', dx, bench.input(dy, [T, N]), weight);
+    const magnitude = absoluteProduct(dy, transposed(W, N, K), T, K, N);
+    return [{ name: 'dx', got: dx, want: linearGrad({ dy, W, T, N, K }), within: bound(N, magnitude) }];
+  },
+});

@@ -1,0 +1,31 @@
+import type { Weight, WeightOrder } from '../../src/device.ts';
+import type { DType } from '../../src/tensor.ts';
+import type { Bench } from './bench.ts';
+
+/** A frozen weight of several parts: what the oracle reads, all parts one below the other, and what the kernel gets. */
+export interface FrozenWeight {
+  readonly values: Float64Array; // [N, K]
+  readonly weight: Weight;
+}
+
+export function frozenWeight(bench: Bench, parts: readonly number[], K: number, dtype: DType, order: WeightOrder): FrozenWeight {
+  const stored = parts.map((out) => ({ values: bench.random(out * K, { dtype }), out }));
+  return { values: Float64Array.from(stored.flatMap(({ values }) => [...values])), weight: bench.weight(stored, K, dtype, order) };
+}
+
+/** a [T, K] times b [N, K] transposed, of absolute values: what the errors of a product are measured against. */
+export function absoluteProduct(a: Float64Array, b: Float64Array, T: number, N: number, K: number): Float64Array {
+  const sums = new Float64Array(T * N);
+  for (let t = 0; t < T; t++) {
+    for (let n = 0; n < N; n++) {
+      let sum = 0;
+      for (let k = 0; k < K; k++) sum += Math.abs((a[t * K + k] as number) * (b[n * K + k] as number));
+      sums[t * N + n] = sum;
+    }
+  }
+  return sums;
+}
+
+export function sum(values: readonly number[]): number {
+  return values.reduce((total, value) => total + value, 0);
+}
