@@ -21,7 +21,7 @@ export interface Evaluation {
  * @throws LowrankError ERR_ARGUMENT if the batches hold no token to predict; ERR_RANGE for token ids that the model doesn't have
  * @example
  * ```ts
- * const { loss, perplexity } = await evaluate(model, batches);
+ * const { loss, perplexity } = await evaluate(model, [batch]);
  * ```
  */
 export async function evaluate(model: Model, batches: Iterable<Batch> | AsyncIterable<Batch>): Promise<Evaluation> {

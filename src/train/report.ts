@@ -55,7 +55,8 @@ const maxPoints = 4000;
  *
  * @example
  * ```ts
- * await writeFileAtomic('out/report.html', renderReport({ title: 'demo', finishedAt: new Date(), seconds: 61, steps, settings, model, adapter, machine }));
+ * const facts = { settings: { lr: 2e-4 }, model: { family: 'llama' }, adapter: { rank: 16 }, machine: { threads: 2 } };
+ * await writeFileAtomic('out/report.html', renderReport({ title: 'demo', finishedAt: new Date(), seconds: 61, steps: [], ...facts }));
  * ```
  */
 export function renderReport(data: ReportData): string {

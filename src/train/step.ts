@@ -43,7 +43,7 @@ export interface TrainStepResult {
  * ERR_MEMORY. Parameters are unchanged then.
  * @example
  * ```ts
- * const { loss, gradNorm, skipped } = await trainStep(model, optimizer, batches, { clip: 1, checkpointing: 'blocks' });
+ * const { loss, gradNorm, skipped } = await trainStep(model, optimizer, batch, { clip: 1, checkpointing: 'blocks' });
  * ```
  */
 export async function trainStep(model: Model, optimizer: Optimizer, batch: Batch | readonly Batch[], options: TrainStepOptions = {}): Promise<TrainStepResult> {
