@@ -3,9 +3,9 @@ import { loadAdapter } from '../lora/load.ts';
 import { evaluate } from '../train/evaluate.ts';
 import { inFileOrder } from '../train/run.ts';
 import { count, digits } from './format.ts';
-import { openSession } from './session.ts';
-import { readData } from './train.ts';
 import { addModelOptions, type ModelFlags } from './model-options.ts';
+import { readRows, rowLength } from './rows.ts';
+import { openSession } from './session.ts';
 import { requireFlags, wholeNumber } from './usage.ts';
 
 interface EvalFlags extends ModelFlags {
@@ -28,8 +28,7 @@ async function evaluateFile(flags: EvalFlags): Promise<void> {
   requireFlags(flags, ['model', 'data']);
   await using session = await openSession(flags);
   const { model } = session;
-  const maxLength = Math.min(flags.seqLength ?? 512, model.facts.maxPositions);
-  const dataset = await readData(flags.data, session, maxLength, (text) => void process.stderr.write(`${text}\n`));
+  const dataset = await readRows(flags.data, session, rowLength(flags.seqLength, model));
   using _adapter = flags.adapter === undefined ? null : await loadAdapter(model, flags.adapter, { trainable: false });
   const { loss, perplexity, tokens } = await evaluate(model, inFileOrder(dataset, flags.batchSize));
   if (flags.json) process.stdout.write(`${JSON.stringify({ loss, perplexity, tokens, samples: dataset.length })}\n`);

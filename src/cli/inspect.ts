@@ -11,6 +11,7 @@ import { loadModel } from '../models/load.ts';
 import { estimateMemory } from '../train/memory-estimate.ts';
 import { findCheckpoints } from '../train/checkpoint.ts';
 import { bytes, count, table } from './format.ts';
+import { rowLength } from './rows.ts';
 import { targetList, wholeNumber } from './usage.ts';
 
 interface InspectFlags {
@@ -98,7 +99,7 @@ async function describeModel(folder: string, flags: InspectFlags): Promise<Descr
   await using device = await openDevice('cpu');
   const model = await loadModel(folder, { device });
   const { facts } = model;
-  const seqLength = Math.min(flags.seqLength ?? 512, facts.maxPositions);
+  const seqLength = rowLength(flags.seqLength, model);
   using adapter = attachLora(model, { rank: flags.rank, targets: flags.targets });
   const tokens = flags.batchSize * seqLength;
   const run = (checkpointing: 'none' | 'blocks') => estimateMemory(model, adapter, { tokens, checkpointing });

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
-import { loadDataset, type Dataset } from '../data/dataset.ts';
+import type { Dataset } from '../data/dataset.ts';
 import { LowrankError } from '../error.ts';
 import { attachLora } from '../lora/attach.ts';
 import type { Adapter } from '../lora/adapter.ts';
@@ -14,10 +14,12 @@ import type { EndEvent } from '../train/run-events.ts';
 import { Trainer } from '../train/trainer.ts';
 import { digits, duration } from './format.ts';
 import { progressOn } from './progress.ts';
+import { readRows, rowLength } from './rows.ts';
+import { writeSamples } from './run-samples.ts';
 import { openSession, type Session } from './session.ts';
 import { listenForStop } from './stop-signals.ts';
 import { addTrainOptions, checkTrainFlags, type TrainFlags } from './train-options.ts';
-import { describeRun, writeRunReport } from './run-report.ts';
+import { describeRun, writeRunReport, type RunReport } from './run-report.ts';
 
 export function addTrain(program: Command): void {
   addTrainOptions(program.command('train').description('fine-tune a low-rank adapter over a frozen model')).action(train);
@@ -27,9 +29,9 @@ async function train(flags: TrainFlags): Promise<void> {
   checkTrainFlags(flags);
   const say = (text: string): void => void process.stderr.write(`${text}\n`);
   await using session = await openSession(flags);
-  const maxLength = lengthOf(flags, session);
-  const dataset = await readData(flags.data, session, maxLength, say);
-  const evalDataset = flags.eval === undefined ? null : await readData(flags.eval, session, maxLength, say);
+  const maxLength = rowLength(flags.seqLength, session.model);
+  const dataset = await readRows(flags.data, session, maxLength);
+  const evalDataset = flags.eval === undefined ? null : await readRows(flags.eval, session, maxLength);
   const adapter = await adapterOf(flags, session);
   const optimizer = optimizerOf(flags, adapter);
   const stop = listenForStop(() => say('\nstopping after this step; again to end at once'));
@@ -37,7 +39,7 @@ async function train(flags: TrainFlags): Promise<void> {
     const trainer = trainerOf({ flags, session, dataset, evalDataset, adapter, optimizer, maxLength, signal: stop.signal });
     say(describeRun({ session, adapter, dataset, steps: trainer.steps }));
     if (session.device.note !== '' && existsSync('/dev/nvidiactl')) say(`the GPU is not used: ${session.device.note}`);
-    const end = await follow(trainer, { flags, session, adapter, dataset });
+    const end = await follow(trainer, { flags, session, adapter, dataset, evalDataset, signal: stop.signal });
     for (const line of farewell(end, flags)) say(line);
     process.exitCode = end.reason === 'stopped' ? (stop.status() ?? 0) : 0;
   } finally {
@@ -45,24 +47,6 @@ async function train(flags: TrainFlags): Promise<void> {
     optimizer.dispose();
     adapter.dispose();
   }
-}
-
-function lengthOf({ seqLength }: TrainFlags, { model }: Session): number {
-  const most = model.facts.maxPositions;
-  if (seqLength === undefined) return Math.min(512, most);
-  if (seqLength <= most) return seqLength;
-  throw new LowrankError('ERR_ARGUMENT', `--seq-length: must be at most ${most}, the model's positions (it is ${seqLength})`);
-}
-
-/** Loads rows and says what was left out or cut. */
-export async function readData(file: string, { tokenizer, model }: Session, maxLength: number, say: (text: string) => void): Promise<Dataset> {
-  const dataset = await loadDataset(file, { tokenizer, maxLength, vocabSize: model.facts.vocabSize });
-  const notes = [
-    ...(dataset.truncated > 0 ? [`${dataset.truncated} longer than ${maxLength} tokens lost their end`] : []),
-    ...(dataset.skipped > 0 ? [`${dataset.skipped} with nothing to learn were left out`] : []),
-  ];
-  if (notes.length > 0) say(`${file}: of its rows, ${notes.join('; ')}`);
-  return dataset;
 }
 
 async function adapterOf(flags: TrainFlags, { model }: Session): Promise<Adapter> {
@@ -104,14 +88,15 @@ interface Followed {
   readonly session: Session;
   readonly adapter: Adapter;
   readonly dataset: Dataset;
+  readonly evalDataset: Dataset | null;
+  readonly signal: AbortSignal;
 }
 
 /** Shows and records every event; writes the report however the run ends. */
-async function follow(trainer: Trainer, { flags, session, adapter, dataset }: Followed): Promise<EndEvent> {
+async function follow(trainer: Trainer, run: Followed): Promise<EndEvent> {
+  const { flags } = run;
   const progress = progressOn(process.stderr, trainer.steps);
   const began = performance.now();
-  const report = async (log: RunLog, notes: readonly string[]): Promise<void> =>
-    writeRunReport(path.join(flags.out, 'report.html'), { title: path.basename(path.resolve(flags.out)), seconds: (performance.now() - began) / 1000, log, session, adapter, dataset, settings: shownSettings(flags), notes });
   let log: RunLog | null = null;
   let end: EndEvent | null = null;
   try {
@@ -123,14 +108,31 @@ async function follow(trainer: Trainer, { flags, session, adapter, dataset }: Fo
       if (event.type === 'end') end = event;
     }
   } catch (error) {
-    if (log !== null) await report(log, [`The run stopped: ${(error as Error).message}`]);
+    // A report that can't be written either (a full disk) must not hide what stopped the run.
+    if (log !== null) await report(run, { log, began, notes: [`The run stopped: ${(error as Error).message}`] }).catch(() => undefined);
     throw error;
   } finally {
     log?.close();
   }
   if (end === null || log === null) throw new LowrankError('ERR_INTERNAL', 'train: the run ended without a word');
-  if (end.reason !== 'already-complete') await report(log, end.reason === 'stopped' ? [`The run was stopped at step ${end.step} of ${end.steps}.`] : []);
+  if (end.reason === 'stopped') await report(run, { log, began, notes: [`The run was stopped at step ${end.step} of ${end.steps}.`] });
+  if (end.reason === 'complete') await report(run, { log, began, ...(await samplesOf(run)) });
   return end;
+}
+
+/** Samples are worth a note when they fail, not a run that is done. */
+async function samplesOf({ session: { model, tokenizer }, dataset, evalDataset, signal }: Followed): Promise<Pick<RunReport, 'samples' | 'notes'>> {
+  if (tokenizer === null) return { notes: [] };
+  try {
+    return { samples: await writeSamples({ model, tokenizer, dataset: evalDataset ?? dataset, signal }), notes: [] };
+  } catch (error) {
+    return { notes: [`No samples: ${(error as Error).message}`] };
+  }
+}
+
+async function report({ flags, session, adapter, dataset }: Followed, { began, ...rest }: Pick<RunReport, 'log' | 'notes' | 'samples'> & { began: number }): Promise<void> {
+  const [title, seconds] = [path.basename(path.resolve(flags.out)), (performance.now() - began) / 1000];
+  await writeRunReport(path.join(flags.out, 'report.html'), { title, seconds, session, adapter, dataset, settings: shownSettings(flags), ...rest });
 }
 
 /** What the report tells of the flags: all but where things lie. */

@@ -92,6 +92,19 @@ describe('train', () => {
     expect([130, 143]).toContain(status);
   });
 
+  test('the report shows what the model writes without and with the adapter, beside what the data says', async () => {
+    const data = inFolder('walks.jsonl');
+    const row = readFileSync('demo/data/train.jsonl', 'utf8').split('\n')[0]!;
+    const { prompt, completion } = JSON.parse(row) as { prompt: string; completion: string };
+    writeFileSync(data, row);
+    const { status, stderr } = await here(['train', '--model', 'demo/base', '--data', data, '--out', inFolder('walks'), '--steps', '40', '--lr', '0.01']);
+    expect([status, stderr]).toEqual([0, expect.stringContaining('step 40/40')]);
+    const html = readFileSync(path.join(inFolder('walks'), 'report.html'), 'utf8');
+    expect(html).toContain(prompt.slice(0, -2));
+    // Once as what the data says and once as what was learned, one row by heart.
+    expect(html.split(completion.trim())).toHaveLength(3);
+  });
+
   test('starts from an existing adapter, whose rank and targets it takes', async () => {
     const { stderr, status } = await lowrank(['train', '--model', model, '--data', rows, '--out', inFolder('again'), '--adapter', out, '--steps', '1']);
     expect(status).toBe(0);
@@ -175,6 +188,12 @@ describe('the other verbs', () => {
     const evals = jsonLines<{ step: number; evalLoss?: number }>(readFileSync(path.join(out, 'metrics.jsonl'), 'utf8')).filter((line) => line.evalLoss !== undefined);
     expect(after.loss).toBeCloseTo(evals.at(-1)!.evalLoss!, 4);
     expect((await here(['eval', '--model', model, '--data', rows])).stdout).toMatch(/^loss \d+\.\d+ {2}perplexity/);
+  });
+
+  test.each(['eval', 'inspect'])('%s: rows longer than the model has positions are refused', async (verb) => {
+    const args = verb === 'eval' ? ['eval', '--model', model, '--data', rows] : ['inspect', model];
+    const { status, stderr } = await here([...args, '--seq-length', '100000']);
+    expect([status, stderr]).toEqual([1, expect.stringMatching(/--seq-length: must be at most \d+/)]);
   });
 
   test('inspect tells a model, an adapter, a run and a file apart', async () => {
