@@ -10,6 +10,7 @@ struct Work {
   const Job* job;
   const Columns* columns;
   Turn turn;
+  int64_t begin, end;  // panels
   int64_t n0, n;
   float* c;        // the block's first element, at row 0 of the turn
   int64_t c_pitch;
@@ -109,7 +110,7 @@ void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_pl
   const Product* products = work.columns->products;
   const int64_t tiles = block.count();
   const bool packed = slab.k[0] > 0 && work.job->gemm->lefts[products[slab.product[0]].left].lie == Lie::rows;
-  for (int64_t p = 0; p < work.turn.panels; ++p) {
+  for (int64_t p = work.begin; p < work.end; ++p) {
     const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p);
     Tile tile{};
     for (int run = 0; run < 2; ++run) {
@@ -121,7 +122,7 @@ void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_pl
     tile.c_pitch = work.c_pitch, tile.from_pitch = work.from_pitch;
     for (int64_t j = 0; j < tiles; ++j) {
       const int64_t col = j * kTileCols, cols = work.n - col < kTileCols ? work.n - col : kTileCols;
-      if (!in_place && ahead.data != nullptr) ahead.ask(p * tiles + j, work.turn.panels * tiles);
+      if (!in_place && ahead.data != nullptr) ahead.ask((p - work.begin) * tiles + j, (work.end - work.begin) * tiles);
       tile.soon = packed ? tile.a[0] + work.job->plan.panel_size + j * share * slab.k[0] : block.panels;
       tile.soon_step = share;
       point_to_right(work, slab, block, j, in_place, tile);
@@ -144,7 +145,7 @@ void run_masked(const Work& work, const Product& product, const Block& block, in
   HWY_ALIGN float factors[kTileRows * room];
   HWY_ALIGN float temp[kTileRows * kTempCols];
   const float* row_factors[kTileRows];
-  for (int64_t p = 0; p < work.turn.panels; ++p) {
+  for (int64_t p = work.begin; p < work.end; ++p) {
     const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p);
     for (int64_t i = 0; i < rows.count; ++i) {
       const int64_t element = (work.turn.row + rows.first + i) * work.columns->n + work.n0;
@@ -196,7 +197,8 @@ void begin_sum(Work& work) {
 void run_task(const Task& task, const Turn& turn, const Buffers& buffers) {
   const Columns& columns = task.job->gemm->columns[task.columns];
   const bool transposed = columns.lie == Lie::columns;
-  Work work{.job = task.job, .columns = &columns, .turn = turn, .n0 = task.n0, .n = task.n, .c = buffers.sum, .c_pitch = kMaxBlock,
+  Work work{.job = task.job, .columns = &columns, .turn = turn, .begin = turn.panels * task.part / task.parts,
+            .end = turn.panels * (task.part + 1) / task.parts, .n0 = task.n0, .n = task.n, .c = buffers.sum, .c_pitch = kMaxBlock,
             .from = nullptr, .from_pitch = kMaxBlock, .bias = nullptr};
   if (!transposed) {
     work.c = columns.c + turn.row * columns.pitch + task.n0, work.c_pitch = columns.pitch;

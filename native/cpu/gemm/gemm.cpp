@@ -53,13 +53,20 @@ bool prepare(const Context& context, const Gemm& gemm, Job& job) {
   return expand_sides(context, job);
 }
 
+// The last blocks are done in shares of the rows: with an odd number of equal blocks two workers would end one block apart.
+int64_t row_parts(const Job& job, const Columns& columns, int64_t left) {
+  constexpr int64_t kSharedCols = 2 * kTileCols, kLeastPanels = 8;
+  return columns.lie == Lie::rows && left <= kSharedCols && job.plan.panels >= kLeastPanels ? 2 : 1;
+}
+
 int64_t list_tasks(const Job& job, Task* tasks) {
   int64_t count = 0;
   for (int c = 0; c < job.gemm->column_count; ++c) {
-    const int64_t n = job.gemm->columns[c].n;
-    for (int64_t n0 = 0; n0 < n; ++count) {
-      const int64_t block = next_block(n - n0);
-      if (tasks != nullptr) tasks[count] = {&job, c, n0, block};
+    const Columns& columns = job.gemm->columns[c];
+    for (int64_t n0 = 0; n0 < columns.n;) {
+      const int64_t block = next_block(columns.n - n0), parts = row_parts(job, columns, columns.n - n0);
+      for (int64_t part = 0; part < parts; ++part, ++count)
+        if (tasks != nullptr) tasks[count] = {&job, c, n0, block, part, parts};
       n0 += block;
     }
   }

@@ -29,39 +29,38 @@ void finish(const Gemv& gemv, int64_t row, int64_t n, float sum) {
   *y = sum;
 }
 
-// Dot products of `few` rows of x and two columns of W, each of which lies in one piece. `chains` sums overlap for each.
-template <class T, int few, int chains>
-void dot_two(const Gemv& gemv, int64_t n) {
+// Sums over k of `few` rows of x times `wide` columns of W, each of which lies in one piece; `chains` sums overlap for each.
+// The lines at the same place of the next columns are asked for: columns are short pieces when k is small.
+template <class T, int few, int wide, int chains>
+void dot_some(const Gemv& gemv, int64_t n) {
   const D d;
-  const T* w0 = static_cast<const T*>(gemv.w.data) + n * gemv.w.pitch;
-  const int two = n + 1 < gemv.n ? 2 : 1;
-  const T* w1 = two == 2 ? w0 + gemv.w.pitch : w0;
-  V sum[2][few][chains];
+  const T* w[wide];
+  for (int i = 0; i < wide; ++i) w[i] = static_cast<const T*>(gemv.w.data) + (n + i < gemv.n ? n + i : n) * gemv.w.pitch;
+  V sum[wide][few][chains];
   for (int c = 0; c < chains; ++c)
-    for (int m = 0; m < few; ++m) sum[0][m][c] = sum[1][m][c] = hn::Zero(d);
+    for (int m = 0; m < few; ++m)
+      for (int i = 0; i < wide; ++i) sum[i][m][c] = hn::Zero(d);
   int64_t k = 0;
   for (; k + chains * kLanes <= gemv.k; k += chains * kLanes) {
     HWY_UNROLL(4)
-    for (int c = 0; c < chains; ++c) {
-      const V v0 = load_f32(d, w0 + k + c * kLanes), v1 = load_f32(d, w1 + k + c * kLanes);
+    for (int i = 0; i < wide; ++i) {
+      __builtin_prefetch(w[i] + wide * gemv.w.pitch + k, 0, 2);
       HWY_UNROLL(4)
-      for (int m = 0; m < few; ++m) {
-        const V x = hn::LoadU(d, gemv.x + m * gemv.x_pitch + k + c * kLanes);
-        sum[0][m][c] = hn::MulAdd(v0, x, sum[0][m][c]);
-        sum[1][m][c] = hn::MulAdd(v1, x, sum[1][m][c]);
+      for (int c = 0; c < chains; ++c) {
+        const V v = load_f32(d, w[i] + k + c * kLanes);
+        HWY_UNROLL(4)
+        for (int m = 0; m < few; ++m) sum[i][m][c] = hn::MulAdd(v, hn::LoadU(d, gemv.x + m * gemv.x_pitch + k + c * kLanes), sum[i][m][c]);
       }
     }
   }
   for (; k < gemv.k; k += kLanes) {
     const int64_t left = gemv.k - k < kLanes ? gemv.k - k : kLanes;
-    const V v0 = load_f32_n(d, w0 + k, left), v1 = load_f32_n(d, w1 + k, left);
-    for (int m = 0; m < few; ++m) {
-      const V x = load_f32_n(d, gemv.x + m * gemv.x_pitch + k, left);
-      sum[0][m][0] = hn::MulAdd(v0, x, sum[0][m][0]);
-      sum[1][m][0] = hn::MulAdd(v1, x, sum[1][m][0]);
+    for (int i = 0; i < wide; ++i) {
+      const V v = load_f32_n(d, w[i] + k, left);
+      for (int m = 0; m < few; ++m) sum[i][m][0] = hn::MulAdd(v, load_f32_n(d, gemv.x + m * gemv.x_pitch + k, left), sum[i][m][0]);
     }
   }
-  for (int i = 0; i < two; ++i)
+  for (int i = 0; i < wide && n + i < gemv.n; ++i)
     for (int m = 0; m < few; ++m) {
       V all = sum[i][m][0];
       for (int c = 1; c < chains; ++c) all = hn::Add(all, sum[i][m][c]);
@@ -69,13 +68,15 @@ void dot_two(const Gemv& gemv, int64_t n) {
     }
 }
 
+// Registers: wide * few * chains sums are 8, or 6.
 template <class T>
 void run_dots(const Gemv& gemv, int64_t n0, int64_t cols) {
-  for (int64_t n = n0; n < n0 + cols; n += 2) switch (gemv.m) {
-    case 1: dot_two<T, 1, 4>(gemv, n); break;
-    case 2: dot_two<T, 2, 2>(gemv, n); break;
-    case 3: dot_two<T, 3, 1>(gemv, n); break;
-    default: dot_two<T, 4, 1>(gemv, n); break;
+  const int64_t wide = gemv.m <= 2 ? 4 : 2;
+  for (int64_t n = n0; n < n0 + cols; n += wide) switch (gemv.m) {
+    case 1: dot_some<T, 1, 4, 2>(gemv, n); break;
+    case 2: dot_some<T, 2, 4, 1>(gemv, n); break;
+    case 3: dot_some<T, 3, 2, 1>(gemv, n); break;
+    default: dot_some<T, 4, 2, 1>(gemv, n); break;
   }
 }
 
@@ -142,9 +143,9 @@ void run_sums(const Gemv& gemv, int64_t n0, int64_t cols) {
     for (int64_t n = 0; n < cols; ++n) finish(gemv, m, n0 + n, sums[m * kMostCols + n]);
 }
 
-// Columns of a task, even.
+// Columns of a task, a multiple of 4.
 int64_t task_cols(const Gemv& gemv) {
-  if (gemv.w.lie == Lie::columns) return (kTaskBytes / (gemv.k * size_of(gemv.w.dtype) + 1) + 2) / 2 * 2;
+  if (gemv.w.lie == Lie::columns) return (kTaskBytes / (gemv.k * size_of(gemv.w.dtype) + 1) + 4) / 4 * 4;
   const int64_t cols = (gemv.n / 8 + kLanes - 1) / kLanes * kLanes;
   return cols < kLeastCols ? kLeastCols : cols > kMostCols ? kMostCols : cols;
 }

@@ -27,11 +27,12 @@ struct Buffers {
   float* panel;  // A after dropout
 };
 
-// A block of C's columns.
+// A block of C's columns, by all rows of a turn or by share `part` of `parts` of them.
 struct Task {
   const Job* job;
   int64_t columns;
   int64_t n0, n;
+  int64_t part, parts;
 };
 
 constexpr int64_t kTempCols = kTileCols;
