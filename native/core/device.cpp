@@ -1,5 +1,7 @@
 #include "device.h"
 
+#include <system_error>
+
 namespace lowrank {
 
 std::unique_ptr<Device> Device::open(const char* kind, int32_t index, Failure& failure) {
@@ -14,7 +16,13 @@ std::unique_ptr<Device> Device::open(const char* kind, int32_t index, Failure& f
     if (!failure.happened()) failure.set("ERR_MEMORY", "%s: no memory to open the device", kind);
     return nullptr;
   }
-  return std::unique_ptr<Device>(new Device(backend, state));
+  try {
+    return std::unique_ptr<Device>(new Device(backend, state));
+  } catch (const std::system_error& error) {
+    backend->close(state);
+    failure.set("ERR_DEVICE", "%s: the stream's thread can't be started (%s)", kind, error.what());
+    return nullptr;
+  }
 }
 
 Device::~Device() {

@@ -23,7 +23,8 @@ constexpr int64_t kHugePage = 2 << 20;
 // 2 MiB pages where they can be had: malloc gets 4 KiB pages unless somebody asks, and the TLB misses show in a GEMM.
 void* map_memory(int64_t bytes) {
   void* memory = nullptr;
-  if (posix_memalign(&memory, static_cast<size_t>(bytes >= kHugePage ? kHugePage : kScratchAlign), static_cast<size_t>(bytes)) != 0) return nullptr;
+  const int64_t align = bytes >= kHugePage ? kHugePage : kScratchAlign;
+  if (posix_memalign(&memory, static_cast<size_t>(align), static_cast<size_t>(bytes)) != 0) return nullptr;
   if (bytes >= kHugePage) madvise(memory, static_cast<size_t>(bytes), MADV_HUGEPAGE);
   return memory;
 }
@@ -76,7 +77,7 @@ class Scratch {
 
 class CpuDevice {
  public:
-  CpuDevice(const Table* table, int threads) : table_(table), workers_(threads), scratch_(static_cast<size_t>(threads) + 1) {}
+  CpuDevice(const Table* table, int threads) : table_(table), workers_(threads), scratch_(static_cast<size_t>(workers_.threads()) + 1) {}
 
   void launch(int32_t op, const void* contract, Failure* failure) {
     failure_ = failure;
@@ -88,7 +89,9 @@ class CpuDevice {
   int threads() const { return workers_.threads(); }
 
  private:
-  static void run(void* self, int64_t tasks, Workers::Task task, void* arg) { static_cast<CpuDevice*>(self)->workers_.run(tasks, task, arg); }
+  static void run(void* self, int64_t tasks, Workers::Task task, void* arg) {
+    static_cast<CpuDevice*>(self)->workers_.run(tasks, task, arg);
+  }
   static void* scratch(void* self, int worker, int64_t bytes) {
     auto* device = static_cast<CpuDevice*>(self);
     void* memory = device->scratch_[static_cast<size_t>(worker + 1)].take(bytes);

@@ -1,5 +1,7 @@
 #include "workers.h"
 
+#include <system_error>
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -33,7 +35,12 @@ void flush_denormals() {
 }
 
 Workers::Workers(int threads) {
-  for (int worker = 1; worker < threads; ++worker) threads_.emplace_back([this, worker] { loop(worker); });
+  threads_.reserve(static_cast<size_t>(threads) - 1);
+  try {
+    for (int worker = 1; worker < threads; ++worker) threads_.emplace_back([this, worker] { loop(worker); });
+  } catch (const std::system_error&) {
+    // The system gives no more threads (a container's limit): the pool is as large as it got, and results don't depend on it.
+  }
 }
 
 Workers::~Workers() {

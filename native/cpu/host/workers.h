@@ -14,7 +14,7 @@ class Workers {
  public:
   using Task = void (*)(void* arg, int64_t i, int worker);
 
-  explicit Workers(int threads);
+  explicit Workers(int threads);  // at most so many, at least 1
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
   ~Workers();
