@@ -3,12 +3,19 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <string>
+
 namespace lowrank {
 
 Trace::Trace() : file_(nullptr) {
   const char* path = getenv("LOWRANK_TRACE");
   if (path == nullptr || *path == 0) return;
-  file_ = fopen(path, "w");
+  static std::atomic<int> opened{0};  // devices so far, of all threads: each writes a file of its own
+  const int number = ++opened;
+  std::string own = path;
+  if (number > 1) own.append(".").append(std::to_string(number));
+  file_ = fopen(own.c_str(), "w");
   if (file_ != nullptr) fputs("[\n", file_);
 }
 
@@ -19,8 +26,8 @@ Trace::~Trace() {
 }
 
 void Trace::op(const char* name, const char* shapes, int64_t begin, int64_t end) {
-  fprintf(file_, "{\"name\":\"%s\",\"ph\":\"X\",\"pid\":%d,\"tid\":1,\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"shapes\":\"%s\"}},\n", name, getpid(),
-          static_cast<double>(begin) / 1e3, static_cast<double>(end - begin) / 1e3, shapes);
+  fprintf(file_, "{\"name\":\"%s\",\"ph\":\"X\",\"pid\":%d,\"tid\":1,\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"shapes\":\"%s\"}},\n",
+          name, getpid(), static_cast<double>(begin) / 1e3, static_cast<double>(end - begin) / 1e3, shapes);
 }
 
 }  // namespace lowrank

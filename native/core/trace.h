@@ -1,4 +1,5 @@
-// LOWRANK_TRACE=file: what each op took, in Chrome's trace format (chrome://tracing, Perfetto).
+// LOWRANK_TRACE=file: what each op took, in Chrome's trace format (chrome://tracing, Perfetto). The second device that this process
+// opens writes file.2, and so on.
 #pragma once
 #include <stdint.h>
 #include <stdio.h>
