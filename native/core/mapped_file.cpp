@@ -39,10 +39,14 @@ bool write_all(int fd, const char* data, int64_t bytes) {
 }  // namespace
 
 std::shared_ptr<MappedFile> MappedFile::open(const std::string& path, Failure& failure) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a pipe must not hold up the caller
   struct stat facts;
   if (file.get() < 0 || fstat(file.get(), &facts) != 0) {
     failure.set("ERR_FILE", "%s: cannot be opened (%s)", path.c_str(), strerror(errno));
+    return nullptr;
+  }
+  if (!S_ISREG(facts.st_mode)) {
+    failure.set("ERR_FILE", "%s: must be a regular file", path.c_str());
     return nullptr;
   }
   const int64_t bytes = facts.st_size;
