@@ -7,7 +7,7 @@ namespace {
 
 Napi::Value probe(const Napi::CallbackInfo& info) {
   char why[512] = "";
-  const Backend* backend = find_backend(info[0].ToString().Utf8Value().c_str(), why, sizeof why);
+  const Backend* backend = find_backend(text_argument(info, 0).c_str(), why, sizeof why);
   const int count = backend != nullptr ? backend->probe(why, sizeof why) : 0;
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("count", count);
@@ -17,14 +17,13 @@ Napi::Value probe(const Napi::CallbackInfo& info) {
 
 Napi::Value open(const Napi::CallbackInfo& info) {
   Failure failure{};
-  const std::string kind = info[0].ToString().Utf8Value();
-  const int32_t id = environment_of(info).open_device(kind.c_str(), static_cast<int32_t>(number_argument(info, 1)), failure);
+  const int32_t id = environment_of(info).open_device(text_argument(info, 0).c_str(), index_argument(info, 1), failure);
   if (id < 0) fail(info.Env(), failure.code, failure.text);
   return Napi::Number::New(info.Env(), id);
 }
 
 Napi::Value close(const Napi::CallbackInfo& info) {
-  environment_of(info).close_device(static_cast<int32_t>(number_argument(info, 0)));
+  environment_of(info).close_device(index_argument(info, 0));
   return info.Env().Undefined();
 }
 
@@ -50,7 +49,7 @@ Napi::Value fence(const Napi::CallbackInfo& info) {
 Napi::Value stats(const Napi::CallbackInfo& info) {
   Device& device = device_argument(info, 0);
   Napi::Object result = Napi::Object::New(info.Env());
-  result.Set("tensors", static_cast<double>(environment_of(info).slots().live_on(static_cast<int32_t>(number_argument(info, 0)))));
+  result.Set("tensors", static_cast<double>(environment_of(info).slots().live_on(index_argument(info, 0))));
   result.Set("liveBytes", static_cast<double>(device.pool().live_bytes()));
   result.Set("peakBytes", static_cast<double>(device.pool().peak_bytes()));
   result.Set("reservedBytes", static_cast<double>(device.pool().reserved_bytes()));

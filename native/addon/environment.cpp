@@ -1,5 +1,6 @@
 #include "environment.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -40,7 +41,8 @@ Device* Environment::device(int32_t id) {
   return id >= 0 && static_cast<size_t>(id) < devices_.size() ? devices_[static_cast<size_t>(id)].get() : nullptr;
 }
 
-Napi::Promise Environment::settle_on_stream(Napi::Env env, Device& device, const char* op, Stream::Work work, std::shared_ptr<std::vector<char>> bytes) {
+Napi::Promise Environment::settle_on_stream(Napi::Env env, Device& device, const char* op, Stream::Work work,
+                                            std::shared_ptr<std::vector<char>> bytes) {
   auto settlement = std::make_unique<Settlement>(Settlement{Napi::Promise::Deferred::New(env), {}, std::move(bytes)});
   const Napi::Promise promise = settlement->deferred.Promise();
   if (pending_++ == 0) channel_.Ref(env);
@@ -83,12 +85,26 @@ void add_method(Napi::Object exports, const char* name, Method method, Environme
 Environment& environment_of(const Napi::CallbackInfo& info) { return *static_cast<Environment*>(info.Data()); }
 
 double number_argument(const Napi::CallbackInfo& info, size_t i) {
-  if (i >= info.Length() || !info[i].IsNumber()) fail(info.Env(), "ERR_ARGUMENT", "argument " + std::to_string(i + 1) + " must be a number");
+  if (!info[i].IsNumber()) fail(info.Env(), "ERR_ARGUMENT", "argument " + std::to_string(i + 1) + " must be a number");
   return info[i].As<Napi::Number>().DoubleValue();
 }
 
+int32_t index_argument(const Napi::CallbackInfo& info, size_t i) {
+  const double index = number_argument(info, i);
+  if (index >= 0 && index <= INT32_MAX && index == floor(index)) return static_cast<int32_t>(index);
+  fail(info.Env(), "ERR_ARGUMENT", "argument " + std::to_string(i + 1) + " must be a whole number, not negative");
+}
+
+std::string text_argument(const Napi::CallbackInfo& info, size_t i) {
+  if (!info[i].IsString()) fail(info.Env(), "ERR_ARGUMENT", "argument " + std::to_string(i + 1) + " must be a string");
+  std::string text = info[i].As<Napi::String>().Utf8Value();
+  // C functions would read a path up to there, which is another file.
+  if (text.find('\0') != std::string::npos) fail(info.Env(), "ERR_ARGUMENT", "argument " + std::to_string(i + 1) + " must not contain a zero");
+  return text;
+}
+
 Device& device_argument(const Napi::CallbackInfo& info, size_t i) {
-  Device* device = environment_of(info).device(static_cast<int32_t>(number_argument(info, i)));
+  Device* device = environment_of(info).device(index_argument(info, i));
   if (device == nullptr) fail(info.Env(), "ERR_DISPOSED", "the device is closed");
   return *device;
 }

@@ -34,7 +34,8 @@ class Environment {
   void close_device(int32_t id);
   Device* device(int32_t id);
   // Queues work whose promise settles when the stream gets there. A failure of the stream so far rejects it.
-  Napi::Promise settle_on_stream(Napi::Env env, Device& device, const char* op, Stream::Work work, std::shared_ptr<std::vector<char>> bytes = nullptr);
+  Napi::Promise settle_on_stream(Napi::Env env, Device& device, const char* op, Stream::Work work,
+                                 std::shared_ptr<std::vector<char>> bytes = nullptr);
   void stop();
 
   bool sync = false;       // LOWRANK_SYNC
@@ -59,9 +60,11 @@ using Method = Napi::Value (*)(const Napi::CallbackInfo& info);
 void add_method(Napi::Object exports, const char* name, Method method, Environment& environment);
 Environment& environment_of(const Napi::CallbackInfo& info);
 
-// Arguments.
-Device& device_argument(const Napi::CallbackInfo& info, size_t i);
+// Arguments. None of these runs JavaScript (a valueOf, a toString), so what one found can't be closed by the next.
 double number_argument(const Napi::CallbackInfo& info, size_t i);
+int32_t index_argument(const Napi::CallbackInfo& info, size_t i);  // a whole number in [0, 2^31)
+std::string text_argument(const Napi::CallbackInfo& info, size_t i);
+Device& device_argument(const Napi::CallbackInfo& info, size_t i);
 Object& object_argument(const Napi::CallbackInfo& info, size_t i, Object::Is is);
 
 }  // namespace lowrank::addon

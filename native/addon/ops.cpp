@@ -24,7 +24,9 @@ void run(Device& device, Op id, const char* name, Contract& op, bool check_nan, 
   if (!check_nan || failure.happened() || device.backend().host_memory == 0) return;
   FindNonFinite search;
   op.visit(search);
-  if (search.name() != nullptr) failure.set("ERR_NONFINITE", "%s: %s is not finite at element %lld (LOWRANK_CHECK=nan)", name, search.name(), static_cast<long long>(search.element()));
+  if (search.name() == nullptr) return;
+  failure.set("ERR_NONFINITE", "%s: %s is not finite at element %lld (LOWRANK_CHECK=nan)", name, search.name(),
+              static_cast<long long>(search.element()));
 }
 
 // LOWRANK_SYNC=1: waits for the op and throws at the caller's line.

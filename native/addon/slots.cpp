@@ -11,7 +11,6 @@ double Slots::add(Object object) {
   const uint32_t index = free_.back();
   free_.pop_back();
   slots_[index].object = std::move(object);
-  ++live_;
   return static_cast<double>((static_cast<uint64_t>(slots_[index].generation) << 24) | index);
 }
 
@@ -19,6 +18,7 @@ Object* Slots::find(double handle) {
   if (!(handle >= 1.0 && handle < 281474976710656.0)) return nullptr;  // 2^48
   const auto bits = static_cast<uint64_t>(handle);
   const uint64_t index = bits & (kMaxSlots - 1);
+  if (static_cast<double>(bits) != handle) return nullptr;
   if (index >= slots_.size() || slots_[index].generation != bits >> 24) return nullptr;
   Object& object = slots_[index].object;
   return object.is == Object::Is::nothing ? nullptr : &object;
@@ -26,9 +26,7 @@ Object* Slots::find(double handle) {
 
 void Slots::empty(Slot& slot, uint32_t index) {
   slot.object = {};
-  slot.generation = slot.generation == kMaxSlots - 1 ? 1 : slot.generation + 1;
-  free_.push_back(index);
-  --live_;
+  if (++slot.generation < kMaxSlots) free_.push_back(index);
 }
 
 bool Slots::release(double handle) {

@@ -1,5 +1,5 @@
 // Handles to objects. A handle is a double: slot number (24 bits) and generation (24 bits), so that a handle that was
-// released is told from whatever lives in its slot now. 0 is never a handle.
+// released is told from whatever lives in its slot now. A slot whose generations are used up is not used again. 0 is never a handle.
 #pragma once
 #include <stdint.h>
 
@@ -15,6 +15,7 @@ struct Object {
   enum class Is { nothing, tensor, weight, file };
   Is is = Is::nothing;
   int32_t device = -1;
+  bool read_only = false;  // a tensor in a mapped file: writing there would end the process
   Tensor tensor{};
   Weight weight{};
   std::shared_ptr<MappedFile> file;
@@ -27,7 +28,6 @@ class Slots {
   Object* find(double handle);  // nullptr: released, or never given out
   bool release(double handle);
   void release_device(int32_t device);
-  int64_t live() const { return live_; }
   int64_t live_on(int32_t device) const;
 
  private:
@@ -39,7 +39,6 @@ class Slots {
   void empty(Slot& slot, uint32_t index);
   std::vector<Slot> slots_{1};
   std::vector<uint32_t> free_;
-  int64_t live_ = 0;
 };
 
 }  // namespace lowrank::addon

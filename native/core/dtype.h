@@ -16,6 +16,11 @@ LOWRANK_INLINE constexpr int64_t size_of(DType dtype) {
   return dtype == DType::f32 || dtype == DType::i32 ? 4 : dtype == DType::u8 ? 1 : 2;
 }
 
+// What a frozen weight may be stored in.
+LOWRANK_INLINE constexpr bool is_frozen(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::f16 || dtype == DType::bf16;
+}
+
 LOWRANK_INLINE constexpr const char* name_of(DType dtype) {
   switch (dtype) {
     case DType::f32: return "f32";

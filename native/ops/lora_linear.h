@@ -32,6 +32,8 @@ struct LoraParts {
   LOWRANK_INLINE const char* misfit(const Weight& w, const Tensor& a, const Tensor& b) const {
     for (int i = 0; i < kMaxParts; ++i)
       if (rank[i] < 0 || (i >= w.parts && rank[i] != 0)) return "each part of W has one rank, not negative";
+    for (int i = 0; i < kMaxParts; ++i)
+      if (rank[i] > a.rows()) return "A must be [R, K]";  // before sums and products of ranks, which could overflow
     if (!(dropout >= 0.0f && dropout < 1.0f)) return "dropout must be in [0, 1)";
     if (!is_matrix(a, ranks(), w.in)) return "A must be [R, K]";
     if (b.count() != b_count(w)) return "B must have the sum of N_i * r_i elements";

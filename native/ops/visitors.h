@@ -17,7 +17,9 @@ class Describe {
   void inout(const char* name, Tensor& t, Kind) { add(name, t); }
   void optional(const char* name, Tensor& t, Kind) { add(name, t); }
   void optional_out(const char* name, Tensor& t, Kind) { add(name, t); }
-  void weight(const char* name, Weight& w) { append(std::string(name) + " [" + std::to_string(w.rows()) + "," + std::to_string(w.in) + "]"); }
+  void weight(const char* name, Weight& w) {
+    append(std::string(name) + " [" + std::to_string(w.rows()) + "," + std::to_string(w.in) + "]");
+  }
   template <class T>
   void value(const char*, T&) {}
   const std::string& text() const { return text_; }
