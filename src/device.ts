@@ -117,7 +117,12 @@ export class Device {
   /** A new tensor with this content: Float32Array is f32, Int32Array is i32. @throws LowrankError ERR_SHAPE, ERR_MEMORY */
   tensor(data: Float32Array | Int32Array, shape: Shape = [data.length]): Tensor {
     const tensor = this.empty(shape, data instanceof Int32Array ? 'i32' : 'f32');
-    tensor.upload(data);
+    try {
+      tensor.upload(data);
+    } catch (error) {
+      tensor.dispose();
+      throw error;
+    }
     return tensor;
   }
   /** A tensor over bytes of a mapped file; copied only where the device can't read them there. */
@@ -149,6 +154,7 @@ export class Device {
   }
   /** Starts `stats().peakBytes` anew. */
   resetPeak(): void {
+    this.#check();
     addon().resetPeak(this.id);
   }
   /** Stops the stream and releases every tensor of the device. Twice is once. */

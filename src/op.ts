@@ -18,7 +18,9 @@ export interface Forward {
  * Makes an op of a forward function: runs it in a scope of its own, so that temporaries are gone at once, and records it
  * when a tape is active and a gradient must flow.
  */
-export function defineOp<Arguments extends readonly unknown[]>(forward: (...operands: Arguments) => Forward): (...operands: Arguments) => Tensor {
+export function defineOp<Arguments extends readonly unknown[]>(
+  forward: (...operands: Arguments) => Forward,
+): (...operands: Arguments) => Tensor {
   return (...operands) =>
     scope(() => {
       const { out, inputs, saved, rule, trains } = forward(...operands);

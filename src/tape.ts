@@ -1,4 +1,3 @@
-import { LowrankError } from './error.ts';
 import { launch } from './kernel.ts';
 import { adopt, isTemporary, keep, scope, scopeDepth } from './scope.ts';
 import type { Tensor } from './tensor.ts';

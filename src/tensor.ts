@@ -85,13 +85,13 @@ export class Tensor {
     const handle = this.handle;
     return guardedAsync(() => addon().download(handle));
   }
-  /** The content as numbers: f32 and 16-bit floats as Float32Array, i32 as Int32Array. */
+  /** The content as f32, whatever the dtype; of i32 beyond 2^24 only {@link bytes} has every digit. */
   async data(): Promise<Float32Array> {
     const raw = await this.bytes();
     if (this.dtype === 'f32') return new Float32Array(raw);
     if (this.dtype === 'bf16') return fromBf16(new Uint16Array(raw));
     if (this.dtype === 'f16') return fromF16(new Uint16Array(raw));
-    return Float32Array.from(new Int32Array(raw));
+    return Float32Array.from(this.dtype === 'i32' ? new Int32Array(raw) : new Uint8Array(raw));
   }
   /** Gives the memory back. Twice is once. */
   dispose(): void {

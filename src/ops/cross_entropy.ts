@@ -21,10 +21,7 @@ export const crossEntropyInplace = defineOp((logits: Tensor, { targets, loss, sc
     out: loss,
     inputs: [logits],
     saved: [logits],
-    rule: () => {
-      const gradient = logits.view(logits.shape);
-      return [gradient];
-    },
+    rule: () => [logits.view(logits.shape)],
   };
 });
 
@@ -32,7 +29,8 @@ export const crossEntropyInplace = defineOp((logits: Tensor, { targets, loss, sc
  * Token-summed cross entropy of x Wᵀ without the logits ever existing as a whole: rows go through in chunks and dx is made on the
  * way. x [T, C], weight [V, C].
  */
-export const linearCrossEntropy = defineOp((x: Tensor, weight: Weight, { targets, loss, scale }: CrossEntropyOptions, gradient: 'wanted' | 'none') => {
+export const linearCrossEntropy = defineOp((x: Tensor, weight: Weight, options: CrossEntropyOptions, gradient: 'wanted' | 'none') => {
+  const { targets, loss, scale } = options;
   const dx = gradient === 'wanted' ? x.like() : null;
   launch('linear_cross_entropy', loss, dx, x, weight, targets, scale);
   return {
