@@ -1,3 +1,4 @@
+import { LowrankError } from '../error.ts';
 import { launch } from '../kernel.ts';
 import { defineOp } from '../op.ts';
 import type { Tensor } from '../tensor.ts';
@@ -30,7 +31,7 @@ function partNumbers({ ranks, scales, dropout }: LoraOperands): number[] {
 
 /**
  * y = x W0ᵀ + bias + s·(x̂ Aᵀ) Bᵀ (+ carry), x̂ = mask∘x/(1−p), for each part of a joined weight. x [T, K]; y [T, N]. W0 gets no
- * gradient; those of A and B are added to `da` and `db`. (Hu et al. 2021)
+ * gradient; those of A and B are added to `da` and `db`, without which none passes to x. (Hu et al. 2021)
  */
 export const loraLinear = defineOp((x: Tensor, frozen: LinearOperands, lora: LoraOperands, carry: Tensor | null = null) => {
   const { weight, bias } = frozen;
@@ -45,8 +46,10 @@ export const loraLinear = defineOp((x: Tensor, frozen: LinearOperands, lora: Lor
     saved: [x, u],
     trains: da !== null,
     rule: (dy, backward) => {
+      if (da === null || db === null) {
+        throw new LowrankError('ERR_UNSUPPORTED', 'lora_linear: a gradient can pass only an adapter that is trained (da and db were not given)');
+      }
       const dx = backward.needs(0) ? x.like() : null;
-      if (da === null || db === null) throw new Error('lora_linear: an adapter that is not trained was recorded');
       launch('lora_linear_grad', dx, da, db, dy, x, u, weight, a, b, ...parts);
       return [dx, dy];
     },

@@ -1,6 +1,7 @@
 // Calls every function of the addon and every op with arguments drawn at random: wrong sorts, released handles, read-only and empty
 // tensors, impossible numbers. Whatever happens must be an error with a code. Prints what was called; dying is the failure that
 // hostile.test.ts looks for. Arguments: seed, calls.
+import { rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -121,4 +122,6 @@ for (let i = 0; i < calls; i++) {
   if (draw(3) === 0) callFunction();
   else callOp();
 }
+for (let id = 0; id < 100; id++) native.close(id); // what is queued is dropped, so that nothing writes the file again
+rmSync(target, { force: true });
 console.log(JSON.stringify(counts));
