@@ -99,7 +99,8 @@ std::string text_argument(const Napi::CallbackInfo& info, size_t i) {
   if (!info[i].IsString()) fail(info.Env(), "ERR_ARGUMENT", "argument " + std::to_string(i + 1) + " must be a string");
   std::string text = info[i].As<Napi::String>().Utf8Value();
   // C functions would read a path up to there, which is another file.
-  if (text.find('\0') != std::string::npos) fail(info.Env(), "ERR_ARGUMENT", "argument " + std::to_string(i + 1) + " must not contain a zero");
+  const bool cut = text.find('\0') != std::string::npos;
+  if (cut) fail(info.Env(), "ERR_ARGUMENT", "argument " + std::to_string(i + 1) + " must not contain a zero");
   return text;
 }
 

@@ -17,8 +17,8 @@ struct DeviceInfo {
   int32_t threads;   // workers of the pool (CPU), multiprocessors (CUDA)
 };
 
-// `device` is what `open` returned. Transfers, synchronize and launch are called on that device's stream thread; probe, open, info,
-// allocate, deallocate, and close (of an idle device) on the thread that owns the device. Functions that return int return 0 when all is well.
+// `device` is what `open` returned. Transfers, synchronize and launch are called on that device's stream thread; probe, open,
+// info, allocate, deallocate, and close (of an idle device) on the thread that owns the device.
 struct Backend {
   int32_t abi;               // kBackendAbi
   int32_t ops;               // number of lines of list.def it was built with

@@ -46,6 +46,7 @@ export const loraLinear = defineOp((x: Tensor, frozen: LinearOperands, lora: Lor
     saved: [x, u],
     trains: da !== null,
     rule: (dy, backward) => {
+      if (!backward.needs(0) && da === null) return [null, dy];
       if (da === null || db === null) {
         throw new LowrankError('ERR_UNSUPPORTED', 'lora_linear: a gradient can pass only an adapter that is trained (da and db were not given)');
       }
