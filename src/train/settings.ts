@@ -11,8 +11,8 @@ export function runSettings(plan: RunPlan): RunSettings {
   const { family, parameters, dtype } = model.facts;
   return {
     model: `${family}, ${parameters} parameters, ${dtype}`,
-    adapter: JSON.stringify(adapter.config),
-    adapterSeed: adapter.seed,
+    ...Object.fromEntries(Object.entries(adapter.config).map(([name, value]: [string, unknown]) => [`adapter.${name}`, plain(value)])),
+    'adapter.seed': adapter.seed,
     data: contentOf(dataset),
     optimizer: optimizer.constructor.name,
     ...optimizerSettings(optimizer),
@@ -28,6 +28,10 @@ export function runSettings(plan: RunPlan): RunSettings {
     ...(order.packing === 'none' ? {} : { seqLength: order.seqLength }),
     clip: plan.clip,
   };
+}
+
+function plain(value: unknown): string | number | boolean {
+  return typeof value === 'number' || typeof value === 'boolean' || typeof value === 'string' ? value : JSON.stringify(value);
 }
 
 /** The optimizer's own numbers, whatever it is: its fields that are numbers or lists of them, but for the count of steps. */
