@@ -5,7 +5,7 @@ import { type DType, dtypes, type Shape, Tensor } from './tensor.ts';
 export interface DeviceInfo {
   readonly kind: string;
   readonly name: string;
-  /** Which kernel table runs: `v4` is x86-64-v4 (AVX-512). */
+  /** Which kernel table runs: `avx512`, `avx2` or `base`. */
   readonly kernels: string;
   /** Bytes of memory it has. */
   readonly memory: number;

@@ -12,7 +12,7 @@ constexpr int32_t kBackendAbi = 1;
 
 struct DeviceInfo {
   char name[128];    // "AMD EPYC ..." or "NVIDIA H100"
-  char kernels[64];  // which kernel table serves it: "v4", "sm_90a"
+  char kernels[64];  // which kernel table serves it: "avx512", "sm_90a"
   int64_t memory;    // bytes
   int32_t threads;   // workers of the pool (CPU), multiprocessors (CUDA)
 };

@@ -11,7 +11,7 @@
 #include "../core/context.h"
 #include "../ops/all.h"
 
-// LOWRANK_ISA is v2, v3, v4 (x86-64 levels) or baseline.
+// LOWRANK_ISA is base (x86-64-v2, or what every Arm has), avx2 (x86-64-v3) or avx512 (x86-64-v4).
 namespace lowrank::cpu::LOWRANK_ISA {
 
 namespace hn = hwy::HWY_NAMESPACE;

@@ -76,7 +76,7 @@ async function deviceFacts(): Promise<Findings> {
 }
 
 const isa: Readonly<Record<string, string>> = {
-  v4: 'AVX-512', v3: 'AVX2 and FMA; v4 would need AVX-512', v2: 'SSE4.2; v3 would need AVX2 and FMA', neon: 'Arm Advanced SIMD',
+  avx512: 'AVX-512', avx2: 'AVX2 and FMA; avx512 would need AVX-512', base: process.arch === 'x64' ? 'SSE4.2; avx2 would need AVX2 and FMA' : 'what every processor of this kind has',
 };
 
 function wider(kernels: string): string {

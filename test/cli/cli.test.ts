@@ -211,7 +211,7 @@ describe('the other verbs', () => {
   });
 
   test('doctor finds the CPU fit, says what it forced, and why there is no CUDA', async () => {
-    const { stdout, status } = await lowrank(['doctor'], { env: { LOWRANK_ISA: 'v2' } });
+    const { stdout, status } = await lowrank(['doctor'], { env: { LOWRANK_ISA: 'base' } });
     expect(status).toBe(0);
     for (const word of ['self-test', 'passed', 'forced by LOWRANK_ISA', 'cuda', 'fine: the CPU backend works']) expect(stdout).toContain(word);
   });

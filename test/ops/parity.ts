@@ -32,7 +32,7 @@ interface Variant {
   readonly isa?: string;
 }
 
-const cpuVariants: readonly Variant[] = (process.arch === 'x64' ? ['v4', 'v3', 'v2'] : ['baseline']).map((isa) => ({ name: `cpu ${isa}`, device: 'cpu', isa }));
+const cpuVariants: readonly Variant[] = (process.arch === 'x64' ? ['avx512', 'avx2', 'base'] : ['base']).map((isa) => ({ name: `cpu ${isa}`, device: 'cpu', isa }));
 const variants: readonly Variant[] = [...cpuVariants, { name: 'cusim', device: 'cusim' }, { name: 'cuda', device: 'cuda' }];
 
 const misalignments: readonly Misalign[] = [0, 1, 3];

@@ -49,7 +49,7 @@ template <int which>
 LOWRANK_INLINE hn::Vec<D> numbers(hwy::float16_t, hn::Vec<W> words) {
   const hn::Rebind<uint16_t, D> half;
   const hn::Rebind<hwy::float16_t, D> f16;
-  // The lower 16 bits of each word; shifted first, or cleared, because v2 narrows by saturation.
+  // The lower 16 bits of each word; shifted first, or cleared, because SSE4 narrows by saturation.
   const auto low = which == 0 ? hn::And(words, hn::Set(W(), 0xffffu)) : hn::ShiftRight<16>(words);
 #if HWY_TARGET <= HWY_AVX3
   return hn::PromoteTo(D(), hn::BitCast(f16, hn::TruncateTo(half, low)));

@@ -6,12 +6,10 @@
 
 namespace lowrank::cpu {
 
+namespace base { extern const Table kTable; }
 #if defined(__x86_64__)
-namespace v2 { extern const Table kTable; }
-namespace v3 { extern const Table kTable; }
-namespace v4 { extern const Table kTable; }
-#else
-namespace baseline { extern const Table kTable; }
+namespace avx2 { extern const Table kTable; }
+namespace avx512 { extern const Table kTable; }
 #endif
 
 namespace {
@@ -44,11 +42,11 @@ const Table* choose_table(char* why, unsigned long size) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool aes = __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
-  const Candidate candidates[] = {{&v4::kTable, aes && __builtin_cpu_supports("x86-64-v4")},
-                                  {&v3::kTable, aes && __builtin_cpu_supports("x86-64-v3")},
-                                  {&v2::kTable, aes && __builtin_cpu_supports("x86-64-v2")}};
+  const Candidate candidates[] = {{&avx512::kTable, aes && __builtin_cpu_supports("x86-64-v4")},
+                                  {&avx2::kTable, aes && __builtin_cpu_supports("x86-64-v3")},
+                                  {&base::kTable, aes && __builtin_cpu_supports("x86-64-v2")}};
 #else
-  const Candidate candidates[] = {{&baseline::kTable, true}};
+  const Candidate candidates[] = {{&base::kTable, true}};
 #endif
   return pick(candidates, sizeof candidates / sizeof candidates[0], why, size);
 }
