@@ -1,46 +1,49 @@
-// npm run bench -- [--only NAME] [--all] [--peers [PYTHON]] [--save]
-// Without arguments a short set; --peers also runs PyTorch + PEFT on the same work; --save writes bench/results/<date>-<name>.json.
-import { execFileSync } from 'node:child_process';
-import { mkdirSync, writeFileSync } from 'node:fs';
-import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
+// npm run bench -- --help
 import { openDevice } from '../src/device.ts';
-import { benchLoraLinear } from './lora-linear.ts';
-import { measurePeaks } from './machine.ts';
-import { benchRmsNorm } from './rms-norm.ts';
-import { benchStep, findPython } from './step.ts';
+import type { Bench, BenchContext } from './bench.ts';
+import { loraLinear } from './lora-linear.ts';
+import { helpText, readCommandLine } from './options.ts';
+import { openPeakMeter } from './peak.ts';
+import { findPeers } from './peers.ts';
+import { rmsNorm } from './rms-norm.ts';
+import { saveResult } from './save.ts';
+import { benchStep } from './step.ts';
+import { renderTable } from './table.ts';
 
-const { values: options } = parseArgs({
-  options: { only: { type: 'string' }, all: { type: 'boolean', default: false }, peers: { type: 'boolean', default: false }, python: { type: 'string' }, shape: { type: 'string' }, save: { type: 'boolean', default: false } },
-});
-
-const python = options.peers ? findPython(options.python ?? process.env['LOWRANK_PEERS_PYTHON']) : null;
-if (options.peers && python === null) console.log('peers: no Python with torch, transformers and peft (--python, LOWRANK_PEERS_PYTHON or .peers/): timing lowrank alone');
-
-await using device = await openDevice('cpu');
-console.log(`${device.info.name}, kernels ${device.info.kernels}, ${device.info.threads} threads`);
-
-const benches: Readonly<Record<string, () => Promise<unknown>>> = {
-  'rms-norm': async () => benchRmsNorm(device, await measurePeaks(device)),
-  'lora-linear': () => benchLoraLinear(device, options.all ? 'all' : 'short'),
-  step: () => benchStep({ shape: options.shape ?? (options.all ? 'smollm' : 'tiny'), python, rounds: options.all ? 3 : 1, steps: 4 }),
+/** Every bench by its name; a new one is a file and a line. */
+const benches: Readonly<Record<string, Bench>> = {
+  'lora-linear': loraLinear,
+  'rms-norm': rmsNorm,
+  step: {
+    about: 'a training step, beside PEFT',
+    usual: true,
+    run: async ({ options, peers }) => {
+      await benchStep({ shape: options.shape ?? (options.all ? 'smollm' : 'tiny'), python: peers?.python ?? null, rounds: options.rounds ?? 1, steps: 4 });
+      return { tables: {} };
+    },
+  },
 };
 
-if (options.only !== undefined && benches[options.only] === undefined) throw new Error(`bench: --only must be one of ${Object.keys(benches).join(', ')} (found ${options.only})`);
+const options = readCommandLine(process.argv.slice(2), benches);
+if (options.help) console.log(helpText(benches));
+else await runAll();
 
-for (const [name, run] of Object.entries(benches)) {
-  if (options.only !== undefined && options.only !== name) continue;
-  console.log(`\n${name}`);
-  const result = await run();
-  if (options.save) save(name, result);
+async function runAll(): Promise<void> {
+  await using device = await openDevice('cpu');
+  const peers = options.peers ? findPeers(options.python, device.info.threads) : null;
+  const context: BenchContext = { options, device, peers, peak: openPeakMeter() };
+  console.log(`${device.info.name}, kernels ${device.info.kernels}, ${device.info.threads} threads`);
+  try {
+    for (const name of options.names) await runOne(name, benches[name] as Bench, context);
+  } finally {
+    await context.peak?.stop();
+  }
 }
 
-function save(name: string, result: unknown): void {
-  const folder = fileURLToPath(new URL('results', import.meta.url));
-  const date = new Date().toISOString().slice(0, 10);
-  const commit = execFileSync('git', ['rev-parse', '--short', 'HEAD'], { encoding: 'utf8', cwd: folder.replace(/results$/, '') }).trim();
-  mkdirSync(folder, { recursive: true });
-  const record = { bench: name, date, commit, command: `npm run bench -- ${process.argv.slice(2).filter((argument) => !argument.includes('/')).join(' ')}`, machine: device.info, result };
-  writeFileSync(path.join(folder, `cpu-${name}-${date}.json`), `${JSON.stringify(record, null, 2)}\n`);
+async function runOne(name: string, bench: Bench, context: BenchContext): Promise<void> {
+  const start = performance.now();
+  const result = await bench.run(context);
+  for (const [title, rows] of Object.entries(result.tables)) console.log(`\n${name}: ${title}\n\n${renderTable(rows)}`);
+  console.log(`(${((performance.now() - start) / 1000).toFixed(0)} s)`);
+  if (options.save) console.log(`saved as ${saveResult(name, result, context)}`);
 }

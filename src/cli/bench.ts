@@ -5,11 +5,8 @@ import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { openDevice, type Device } from '../device.ts';
 import { LowrankError } from '../error.ts';
-import { LoraLinear } from '../lora/lora-linear.ts';
-import { fillInplace } from '../ops/elementwise.ts';
-import { scope } from '../scope.ts';
-import { Tape } from '../tape.ts';
-import type { Tensor } from '../tensor.ts';
+import { flopFloor, frozenFlops, layerName, makeLayerWork, type LayerShape } from './layer-work.ts';
+import { deviceParty, ratioSpread, spread, takeTurns } from './turns.ts';
 
 export function addBench(program: Command): void {
   program
@@ -34,49 +31,26 @@ async function bench({ device: name, quick }: { device: string; quick?: boolean 
   else process.stdout.write("the project's other benches are in its repository (bench/main.ts), not in this package\n");
 }
 
-interface LayerShape {
-  readonly tokens: number;
-  readonly width: number;
-  readonly out: number;
-  readonly rank: number;
-}
-
 /** A projection of SmolLM-135M, and one of a 1.5-billion-parameter Qwen2. */
 const shapes: readonly LayerShape[] = [
-  { tokens: 512, width: 576, out: 1536, rank: 16 },
-  { tokens: 256, width: 1536, out: 8960, rank: 16 },
+  { T: 512, K: 576, N: 1536, r: 16 },
+  { T: 256, K: 1536, N: 8960, r: 16 },
 ];
 
-/** One LoRA layer forward and backward, median of several; ends with the arithmetic it did a second. */
-async function timeLayer(device: Device, { tokens, width, out, rank }: LayerShape): Promise<string> {
-  const noise = (length: number): Float32Array => Float32Array.from({ length }, (_, i) => Math.sin(i * 0.37) / 8);
-  using layer = new LoraLinear(noise(out * width), { device, inFeatures: width, rank, alpha: 2 * rank });
-  using x = device.tensor(noise(tokens * width), [tokens, width]);
-  const times: number[] = [];
-  for (let turn = 0; turn < 12; turn++) {
-    const start = performance.now();
-    scope(() => {
-      using tape = new Tape();
-      tape.watch(x);
-      const y = tape.record(() => layer.forward(x));
-      tape.backward(y, seed(y)).forEach((gradient) => gradient.dispose());
-    });
-    await device.fence();
-    if (turn >= 2) times.push(performance.now() - start);
+/** One LoRA layer forward and backward beside its frozen layer, as a line. */
+async function timeLayer(device: Device, shape: LayerShape): Promise<string> {
+  const layer = makeLayerWork(device, shape, 'bf16');
+  try {
+    await layer.check();
+    const samples = await takeTurns({ frozen: deviceParty(device, layer.frozen), lora: deviceParty(device, layer.lora(0)) });
+    const [frozen, lora] = [samples['frozen'] ?? [], samples['lora'] ?? []];
+    const { median, low, high } = spread(lora);
+    const rate = (frozenFlops(shape) * flopFloor(shape)) / median / 1e6;
+    const ratio = `${ratioSpread(lora, frozen).median.toFixed(3)} of the frozen layer (arithmetic alone: ${flopFloor(shape).toFixed(3)})`;
+    return `LoRA linear forward + backward, ${layerName(shape)}, bf16: ${median.toFixed(2)} ms (${low.toFixed(2)}–${high.toFixed(2)}), ${rate.toFixed(0)} GFLOP/s, ${ratio}`;
+  } finally {
+    layer.dispose();
   }
-  times.sort((a, b) => a - b);
-  const median = times[times.length >> 1] as number;
-  // x·W0 and dy·W0, and for the adapter u, its part of y, v, dA, dB and its part of dx; a multiplication and an addition each.
-  const flops = 2 * tokens * (2 * width * out + 3 * rank * (width + out));
-  const spread = `${(times[0] as number).toFixed(2)}–${(times.at(-1) as number).toFixed(2)}`;
-  return `lora_linear forward + backward, ${tokens} tokens, ${width} to ${out}, rank ${rank}, f32: ${median.toFixed(2)} ms (${spread}), ${(flops / median / 1e6).toFixed(1)} GFLOP/s`;
-}
-
-/** Ones: what is not initialised could be NaN or denormal, which some processors are slow at. */
-function seed(y: Tensor): Tensor {
-  const dy = y.like();
-  fillInplace(dy, 1);
-  return dy;
 }
 
 async function runFile(file: string): Promise<void> {

@@ -1,0 +1,43 @@
+import type { Device } from '../src/device.ts';
+import type { DType } from '../src/tensor.ts';
+import type { PeakMeter } from './peak.ts';
+import type { Peers } from './peers.ts';
+import type { Row } from './table.ts';
+
+/** What the command line asked for. */
+export interface BenchOptions {
+  /** All shapes and variants instead of a short set. */
+  readonly all: boolean;
+  /** One shape of a bench that has several, by its name. */
+  readonly shape: string | null;
+  /** Of W0. */
+  readonly dtype: DType;
+  /** Turns of each party; null: the bench's own choice. */
+  readonly rounds: number | null;
+}
+
+/** What a bench may use. */
+export interface BenchContext {
+  readonly options: BenchOptions;
+  readonly device: Device;
+  /** PyTorch + PEFT, with as many threads as the device; null: not asked for, or not there. */
+  readonly peers: Peers | null;
+  /** null: the program could not be built. */
+  readonly peak: PeakMeter | null;
+}
+
+/** What a bench found: tables to print and to save, and a drawing or two. */
+export interface BenchResult {
+  readonly tables: Readonly<Record<string, readonly Row[]>>;
+  /** Files that `--save` writes beside the record, by what their name ends with (`scaling.svg`). */
+  readonly drawings?: Readonly<Record<string, string>>;
+}
+
+/** One question that is answered by measuring. It checks a result before it times it. */
+export interface Bench {
+  /** One line for `--help`. */
+  readonly about: string;
+  /** Whether `npm run bench` without `--only` runs it: short ones only. */
+  readonly usual: boolean;
+  run(context: BenchContext): Promise<BenchResult>;
+}

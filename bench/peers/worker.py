@@ -1,0 +1,38 @@
+"""Times PyTorch's and PEFT's side of the benches, one line of JSON in, one out, so that both sides can take turns.
+
+usage: python worker.py THREADS
+  {"do": "setup", "bench": "lora_linear", "args": {...}}   makes works of bench/peers/lora_linear.py; answers its facts
+  {"do": "time", "work": "p=0", "repeats": 3}              answers {"ms": of one}
+"""
+import importlib
+import json
+import sys
+import time
+
+import torch
+
+
+def main():
+    torch.set_num_threads(int(sys.argv[1]))
+    works = {}
+    for line in sys.stdin:
+        ask = json.loads(line)
+        try:
+            if ask["do"] == "setup":
+                works = {}  # the old ones go before the new ones come
+                works, answer = importlib.import_module(ask["bench"]).setup(**ask["args"])
+            else:
+                answer = {"ms": timed(works[ask["work"]], ask["repeats"])}
+        except Exception as fault:  # the other side tells
+            answer = {"error": f"{type(fault).__name__}: {fault}"}
+        print(json.dumps(answer), flush=True)
+
+
+def timed(work, repeats):
+    start = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    return (time.perf_counter() - start) * 1000 / repeats
+
+
+main()
