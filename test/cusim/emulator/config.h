@@ -1,0 +1,27 @@
+// What a test may choose about the next launches.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace cusim {
+
+enum class Order { random, forward, reverse };           // in which ready threads, and blocks, take their turn
+enum class CopyArrival { at_wait, at_issue };            // when the bytes of a cp.async land
+
+struct Config {
+  uint64_t seed = 1;  // CUSIM_SEED in the environment
+  Order order = Order::random;
+  CopyArrival copies = CopyArrival::at_wait;
+  size_t shared_limit = 232448;  // bytes a block may have: sm_90's 227 KiB; sm_86 and sm_89 have 101376
+};
+
+extern Config config;
+
+// What was done since the program began; a test may set it back.
+struct Counts {
+  uint64_t launches, threads, barriers, collectives, mma, ldmatrix_phases, ldmatrix_conflicts, async_copies, checked_accesses;
+};
+
+extern Counts counts;
+
+}  // namespace cusim

@@ -1,0 +1,41 @@
+// What a launch may touch. Tensors lie side by side in the regions of a pool, so an allocation's bounds say little; a backend
+// that knows its operands declares them, and the checker holds every access to them: reads to what was declared at all, writes to outputs.
+#pragma once
+#include <cstddef>
+#include <vector>
+
+namespace cusim {
+
+enum class Role { read, write, update };  // write: what it held before is gone
+
+struct Operand {
+  const void* data;
+  size_t bytes;
+  Role role;
+  const char* name;
+
+  bool holds(const void* p, size_t n) const {
+    const auto* at = static_cast<const char*>(p);
+    const auto* begin = static_cast<const char*>(data);
+    return at >= begin && at + n <= begin + bytes;
+  }
+};
+
+// Launches of this host thread, while one is alive, may touch its operands only.
+class OperandScope {
+ public:
+  explicit OperandScope(std::vector<Operand> operands);
+  OperandScope(const OperandScope&) = delete;
+  OperandScope& operator=(const OperandScope&) = delete;
+  ~OperandScope();
+
+  void add(const Operand& operand);  // scratch memory, taken on the way
+  const std::vector<Operand>& operands() const { return operands_; }
+  static const OperandScope* current();
+
+ private:
+  std::vector<Operand> operands_;
+  OperandScope* outer_;
+};
+
+}  // namespace cusim
