@@ -10,6 +10,23 @@ export interface DeviceInfo {
   /** Bytes of memory it has. */
   readonly memory: number;
   readonly threads: number;
+  /** In force; `highest` where `medium` was asked for but would gain nothing. */
+  readonly matmulPrecision: MatmulPrecision;
+}
+
+/** How exactly frozen weights are multiplied; PyTorch's words (`torch.set_float32_matmul_precision`). */
+export const matmulPrecisions = ['highest', 'medium'] as const;
+export type MatmulPrecision = (typeof matmulPrecisions)[number];
+
+export interface DeviceOptions {
+  /** Size of the worker pool (CPU). Default: `LOWRANK_THREADS`, else one for each processor. Results don't depend on it. */
+  readonly threads?: number;
+  /**
+   * `highest` (default): products with frozen weights in f32. `medium`: activations and weights are rounded to bf16 on their way into
+   * those products where the processor has instructions for it (AVX512-BF16: twice the rate), as PyTorch does for a bf16 model; sums,
+   * the low-rank products and all else stay f32.
+   */
+  readonly matmulPrecision?: MatmulPrecision;
 }
 
 export interface DeviceStats {
@@ -100,7 +117,8 @@ export class Device {
   /** @internal Use {@link openDevice}. */
   constructor(id: number, note: string) {
     this.id = id;
-    this.info = addon().info(id);
+    const info = addon().info(id);
+    this.info = { ...info, matmulPrecision: matmulPrecisions[info.matmulPrecision] ?? 'highest' };
     this.note = note;
   }
   get kind(): string {
@@ -182,7 +200,7 @@ export function probeDevices(kind: 'cpu' | 'cuda' | 'cusim'): { count: number; w
 /**
  * Opens a device: `cpu`, `cuda`, `cuda:1`, or `auto`, which takes CUDA where it works and says in `note` why not otherwise.
  *
- * @throws LowrankError ERR_DEVICE with the reason, ERR_ADDON
+ * @throws LowrankError ERR_DEVICE with the reason, ERR_ARGUMENT, ERR_ADDON
  * @example
  * ```ts
  * import { openDevice } from 'lowrank';
@@ -190,15 +208,21 @@ export function probeDevices(kind: 'cpu' | 'cuda' | 'cusim'): { count: number; w
  * console.log(device.info.name, device.note);
  * ```
  */
-export async function openDevice(name = 'auto'): Promise<Device> {
+export async function openDevice(name = 'auto', options: DeviceOptions = {}): Promise<Device> {
   const match = /^(auto|cpu|cuda|cusim)(?::(\d+))?$/.exec(name);
   if (match === null) throw new LowrankError('ERR_ARGUMENT', `device: must be cpu, cuda, cuda:N or auto (found ${name})`);
-  if (match[1] === 'auto') return openBest();
-  return new Device(guarded(() => addon().open(match[1] as string, Number(match[2] ?? 0))), '');
+  if (match[1] === 'auto') return openBest(options);
+  return open(match[1] as string, Number(match[2] ?? 0), options);
 }
 
-function openBest(): Device {
+function openBest(options: DeviceOptions): Device {
   const { count, why } = probeDevices('cuda');
-  if (count > 0) return new Device(guarded(() => addon().open('cuda', 0)), '');
-  return new Device(guarded(() => addon().open('cpu', 0)), why);
+  return count > 0 ? open('cuda', 0, options) : open('cpu', 0, options, why);
+}
+
+function open(kind: string, index: number, { threads = 0, matmulPrecision = 'highest' }: DeviceOptions, note = ''): Device {
+  if (!Number.isInteger(threads) || threads < 0 || threads > 1024) throw new LowrankError('ERR_ARGUMENT', `device: threads must be a whole number from 1 to 1024 (found ${threads})`);
+  const precision = matmulPrecisions.indexOf(matmulPrecision);
+  if (precision < 0) throw new LowrankError('ERR_ARGUMENT', `device: matmulPrecision must be ${matmulPrecisions.join(' or ')} (found ${matmulPrecision})`);
+  return new Device(guarded(() => addon().open(kind, index, threads, precision)), note);
 }

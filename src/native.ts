@@ -10,9 +10,9 @@ export type Handle = number;
 /** What the addon offers. Numbers cross, and at the edges one typed array in, one `ArrayBuffer` out. */
 export interface Addon {
   probe(kind: string): { count: number; why: string };
-  open(kind: string, index: number): number;
+  open(kind: string, index: number, threads: number, matmulPrecision: number): number;
   close(device: number): void;
-  info(device: number): { kind: string; name: string; kernels: string; memory: number; threads: number };
+  info(device: number): { kind: string; name: string; kernels: string; memory: number; threads: number; matmulPrecision: number };
   fence(device: number): Promise<void>;
   stats(device: number): { tensors: number; liveBytes: number; peakBytes: number; reservedBytes: number; ops: number };
   resetPeak(device: number): void;

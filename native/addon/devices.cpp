@@ -15,9 +15,16 @@ Napi::Value probe(const Napi::CallbackInfo& info) {
   return result;
 }
 
+MatmulPrecision precision_argument(const Napi::CallbackInfo& info, size_t i) {
+  const int32_t precision = index_argument(info, i);
+  if (precision > static_cast<int32_t>(MatmulPrecision::medium)) fail(info.Env(), "ERR_ARGUMENT", "open: no such matmul precision");
+  return static_cast<MatmulPrecision>(precision);
+}
+
 Napi::Value open(const Napi::CallbackInfo& info) {
   Failure failure{};
-  const int32_t id = environment_of(info).open_device(text_argument(info, 0).c_str(), index_argument(info, 1), failure);
+  const DeviceOptions options = {index_argument(info, 1), index_argument(info, 2), precision_argument(info, 3)};
+  const int32_t id = environment_of(info).open_device(text_argument(info, 0).c_str(), options, failure);
   if (id < 0) fail(info.Env(), failure.code, failure.text);
   return Napi::Number::New(info.Env(), id);
 }
@@ -36,6 +43,7 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   result.Set("kernels", facts.kernels);
   result.Set("memory", static_cast<double>(facts.memory));
   result.Set("threads", facts.threads);
+  result.Set("matmulPrecision", static_cast<double>(facts.matmul_precision));
   return result;
 }
 

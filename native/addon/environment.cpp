@@ -22,8 +22,8 @@ Environment::Environment(Napi::Env env) : channel_(Channel::New(env, "lowrank", 
   check_nan = check != nullptr && strcmp(check, "nan") == 0;
 }
 
-int32_t Environment::open_device(const char* kind, int32_t index, Failure& failure) {
-  std::unique_ptr<Device> opened = Device::open(kind, index, failure);
+int32_t Environment::open_device(const char* kind, const DeviceOptions& options, Failure& failure) {
+  std::unique_ptr<Device> opened = Device::open(kind, options, failure);
   if (opened == nullptr) return -1;
   devices_.push_back(std::move(opened));
   return static_cast<int32_t>(devices_.size()) - 1;

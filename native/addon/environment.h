@@ -30,7 +30,7 @@ class Environment {
   Environment& operator=(const Environment&) = delete;
 
   Slots& slots() { return slots_; }
-  int32_t open_device(const char* kind, int32_t index, Failure& failure);
+  int32_t open_device(const char* kind, const DeviceOptions& options, Failure& failure);
   void close_device(int32_t id);
   Device* device(int32_t id);
   // Queues work whose promise settles when the stream gets there. A failure of the stream so far rejects it.

@@ -8,13 +8,24 @@
 
 namespace lowrank {
 
-constexpr int32_t kBackendAbi = 1;
+constexpr int32_t kBackendAbi = 2;
+
+// How exactly frozen weights are multiplied; PyTorch's words (torch.set_float32_matmul_precision). `medium` lets a backend round
+// both factors to bf16 where that is faster; sums and all low-rank products stay f32.
+enum class MatmulPrecision : int32_t { highest = 0, medium = 1 };
+
+struct DeviceOptions {
+  int32_t index;    // which of several
+  int32_t threads;  // of the pool (CPU); 0: LOWRANK_THREADS, else one for each processor
+  MatmulPrecision matmul_precision;
+};
 
 struct DeviceInfo {
   char name[128];    // "AMD EPYC ..." or "NVIDIA H100"
   char kernels[64];  // which kernel table serves it: "avx512", "sm_90a"
   int64_t memory;    // bytes
   int32_t threads;   // workers of the pool (CPU), multiprocessors (CUDA)
+  MatmulPrecision matmul_precision;  // in force: `highest` where `medium` would gain nothing
 };
 
 // `device` is what `open` returned. Transfers, synchronize and launch are called on that device's stream thread; probe, open,
@@ -27,7 +38,7 @@ struct Backend {
   int32_t host_memory;       // 1: the host may read and write its memory, and mapped files need no copy
 
   int (*probe)(char* why, size_t size);  // devices that can be opened; with 0, `why` tells the reason
-  void* (*open)(int32_t index, Failure* failure);
+  void* (*open)(const DeviceOptions* options, Failure* failure);
   void (*close)(void* device);
   void (*info)(void* device, DeviceInfo* info);
 

@@ -11,6 +11,7 @@ constexpr int64_t kScratchAlign = 64;
 struct Context {
   void* self;
   int threads;  // size of the pool, the calling thread included; results must not depend on it
+  bool bf16;    // products with frozen weights take both factors in bf16 (MatmulPrecision::medium, where there are instructions for it)
 
   // Runs task(arg, i, worker) for every i in [0, tasks), in any order, worker in [0, threads); returns when all are done.
   void (*run)(void* self, int64_t tasks, void (*task)(void* arg, int64_t i, int worker), void* arg);

@@ -4,14 +4,14 @@
 
 namespace lowrank {
 
-std::unique_ptr<Device> Device::open(const char* kind, int32_t index, Failure& failure) {
+std::unique_ptr<Device> Device::open(const char* kind, const DeviceOptions& options, Failure& failure) {
   char why[512] = "";
   const Backend* backend = find_backend(kind, why, sizeof why);
   if (backend == nullptr || backend->probe(why, sizeof why) == 0) {
     failure.set("ERR_DEVICE", "%s: %s", kind, why);
     return nullptr;
   }
-  void* state = backend->open(index, &failure);
+  void* state = backend->open(&options, &failure);
   if (state == nullptr) {
     if (!failure.happened()) failure.set("ERR_MEMORY", "%s: no memory to open the device", kind);
     return nullptr;

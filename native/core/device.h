@@ -13,7 +13,7 @@ namespace lowrank {
 class Device {
  public:
   // nullptr: `failure` tells the reason.
-  static std::unique_ptr<Device> open(const char* kind, int32_t index, Failure& failure);
+  static std::unique_ptr<Device> open(const char* kind, const DeviceOptions& options, Failure& failure);
   Device(const Device&) = delete;
   Device& operator=(const Device&) = delete;
   ~Device();

@@ -1,7 +1,7 @@
 // Compiled once per instruction set, like the kernels it lists.
 #include "table.h"
 
-#include "kernel.h"
+#include "gemm/tile.h"
 
 #define LOWRANK_TEXT_(x) #x
 #define LOWRANK_TEXT(x) LOWRANK_TEXT_(x)
@@ -24,6 +24,6 @@ const Kernel kKernels[] = {
 }  // namespace
 
 extern const Table kTable;
-const Table kTable = {LOWRANK_TEXT(LOWRANK_ISA), kKernels};
+const Table kTable = {LOWRANK_TEXT(LOWRANK_ISA), kKernels, has_pairs};
 
 }  // namespace lowrank::cpu::LOWRANK_ISA

@@ -1,10 +1,12 @@
 import { Option, type Command } from 'commander';
+import { type MatmulPrecision, matmulPrecisions } from '../device.ts';
 
 /** Flags of every verb that runs a model. */
 export interface ModelFlags {
   readonly model: string;
   readonly adapter?: string;
   readonly device: string;
+  readonly matmulPrecision?: MatmulPrecision;
   readonly weights?: 'f16' | 'bf16' | 'f32';
 }
 
@@ -13,5 +15,6 @@ export function addModelOptions(command: Command): Command {
     .option('--model <dir>', 'Hugging Face folder of the base model')
     .option('--adapter <dir>', 'PEFT folder of an adapter to put on it')
     .option('--device <name>', 'cpu, cuda, cuda:N or auto', 'auto')
+    .addOption(new Option('--matmul-precision <kind>', 'medium: frozen products in bf16 where the processor has it (default: highest)').choices(matmulPrecisions))
     .addOption(new Option('--weights <dtype>', 'dtype of the frozen weights (default: as stored)').choices(['f16', 'bf16', 'f32']));
 }

@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 
 const native = createRequire(import.meta.url)('../../build/Release/lowrank.node');
-const device = native.open('cpu', 0);
+const device = native.open('cpu', 0, 0, 0);
 const tensor = (data) => {
   const handle = native.alloc(device, data instanceof Int32Array ? 3 : 0, data.length);
   native.upload(handle, data);

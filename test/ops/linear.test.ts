@@ -4,7 +4,7 @@ import type { DType } from '../../src/tensor.ts';
 import { linear, linearGrad } from '../reference/linear.ts';
 import { transposed } from './bench.ts';
 import { bound, parity } from './parity.ts';
-import { absoluteProduct, frozenWeight, sum } from './weights.ts';
+import { absoluteProduct, frozenFactor, frozenWeight, sum } from './weights.ts';
 
 interface Case {
   readonly T: number;
@@ -27,7 +27,7 @@ const cases: readonly Case[] = sizes.flatMap(([T, K, parts], i) =>
   formats.map(([dtype, order], j) => ({ T, K, parts, dtype, order, bias: (i + j) % 2 === 0, carry: carries[(i + j) % 3] ?? 'none' })));
 
 parity('linear', {
-  cases,
+  cases, frozen: true,
   run(bench, { T, K, parts, dtype, order, bias, carry }) {
     const N = sum(parts);
     const { values: W, weight } = frozenWeight(bench, parts, K, dtype, order);
@@ -35,14 +35,14 @@ parity('linear', {
     const y = carry === 'is y' ? bench.inout(carried, [T, N]) : bench.output([T, N]);
     const given = carry === 'none' ? null : carry === 'is y' ? y : bench.input(carried, [T, N]);
     launch('linear', y, bench.input(x, [T, K]), weight, bias ? bench.input(b, [N]) : null, given);
-    const want = linear({ x, W, b: bias ? b : undefined, carry: carry === 'none' ? undefined : carried, T, N, K });
+    const want = linear({ x: frozenFactor(bench, x, T), W: frozenFactor(bench, W, T), b: bias ? b : undefined, carry: carry === 'none' ? undefined : carried, T, N, K });
     const magnitude = absoluteProduct(x, W, T, N, K).map((v, i) => v + Math.abs(b[i % N] as number) + Math.abs(carried[i] as number));
     return [{ name: 'y', got: y, want, within: bound(K, magnitude) }];
   },
 });
 
 parity('linear_grad', {
-  cases,
+  cases, frozen: true,
   run(bench, { T, K, parts, dtype, order }) {
     const N = sum(parts);
     const { values: W, weight } = frozenWeight(bench, parts, K, dtype, order);
@@ -50,6 +50,6 @@ parity('linear_grad', {
     const dx = bench.output([T, K]);
     launch('linear_grad', dx, bench.input(dy, [T, N]), weight);
     const magnitude = absoluteProduct(dy, transposed(W, N, K), T, K, N);
-    return [{ name: 'dx', got: dx, want: linearGrad({ dy, W, T, N, K }), within: bound(N, magnitude) }];
+    return [{ name: 'dx', got: dx, want: linearGrad({ dy: frozenFactor(bench, dy, Infinity), W: frozenFactor(bench, W, Infinity), T, N, K }), within: bound(N, magnitude) }];
   },
 });

@@ -1,10 +1,11 @@
 import type { WeightOrder } from '../../src/device.ts';
 import { launch } from '../../src/kernel.ts';
 import type { DType } from '../../src/tensor.ts';
+import { linear, linearGrad } from '../reference/linear.ts';
 import { loraLinear, loraLinearGrad } from '../reference/lora_linear.ts';
 import type { Bench } from './bench.ts';
 import { bound, parity } from './parity.ts';
-import { frozenWeight, sum } from './weights.ts';
+import { frozenFactor, frozenWeight, sum } from './weights.ts';
 
 interface Case {
   readonly T: number;
@@ -70,7 +71,7 @@ function scalars({ ranks, dropout }: Case): number[] {
 const lengthOf = ({ T, K, parts, ranks }: Case): number => Math.max(T, K, sum(parts)) + sum(ranks);
 
 parity('lora_linear', {
-  cases,
+  cases, frozen: true,
   run(bench, testCase) {
     const { T, K, parts, ranks, extras } = testCase;
     const [N, R] = [sum(parts), sum(ranks)];
@@ -83,15 +84,17 @@ parity('lora_linear', {
       bench.input(A, [R, K]), bench.input(B, [B.length]), ...scalars(testCase));
     const [want, most] = [loraLinear(argumentsOf(testCase, operands)), loraLinear(argumentsOf(testCase, absolutes(operands)))];
     const length = 2 * lengthOf(testCase);
+    const rounded = linear({ x: frozenFactor(bench, x, T), W: frozenFactor(bench, operands.W, T), T, N, K });
+    const exact = linear({ x, W: operands.W, T, N, K });
     return [
-      { name: 'y', got: y, want: want.y.map((v, i) => v + (carried[i] as number)), within: bound(length, most.y.map((v, i) => v + Math.abs(carried[i] as number))) },
+      { name: 'y', got: y, want: want.y.map((v, i) => v + (rounded[i] as number) - (exact[i] as number) + (carried[i] as number)), within: bound(length, most.y.map((v, i) => v + Math.abs(carried[i] as number))) },
       { name: 'u', got: u, want: want.u, within: bound(length, most.u) },
     ];
   },
 });
 
 parity('lora_linear_grad', {
-  cases,
+  cases, frozen: true,
   run(bench, testCase) {
     const { T, K, parts, ranks, extras } = testCase;
     const [N, R] = [sum(parts), sum(ranks)];
@@ -106,10 +109,12 @@ parity('lora_linear_grad', {
     const want = loraLinearGrad({ ...argumentsOf(testCase, operands), dy, into });
     const most = loraLinearGrad({ ...argumentsOf(testCase, absolutes(operands)), dy: absolute(dy), into: { dA: absolute(into.dA), dB: absolute(into.dB) } });
     const length = 3 * lengthOf(testCase);
+    const rounded = linearGrad({ dy: frozenFactor(bench, dy, Infinity), W: frozenFactor(bench, operands.W, Infinity), T, N, K });
+    const exact = linearGrad({ dy, W: operands.W, T, N, K });
     const outputs = [
       { name: 'dA', got: dA, want: want.dA, within: bound(length, most.dA) },
       { name: 'dB', got: dB, want: want.dB, within: bound(length, most.dB) },
     ];
-    return dx === null ? outputs : [...outputs, { name: 'dx', got: dx, want: want.dx, within: bound(length, most.dx) }];
+    return dx === null ? outputs : [...outputs, { name: 'dx', got: dx, want: want.dx.map((v, i) => v + (rounded[i] as number) - (exact[i] as number)), within: bound(length, most.dx) }];
   },
 });

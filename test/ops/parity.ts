@@ -1,5 +1,6 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Device, openDevice, probeDevices } from '../../src/device.ts';
+import { type Device, type MatmulPrecision, openDevice, probeDevices } from '../../src/device.ts';
 import type { Tensor } from '../../src/tensor.ts';
 import type { Numbers } from '../reference/numbers.ts';
 import { Bench, type Misalign } from './bench.ts';
@@ -30,10 +31,14 @@ interface Variant {
   readonly name: string;
   readonly device: string;
   readonly isa?: string;
+  readonly matmulPrecision?: MatmulPrecision;
 }
 
 const cpuVariants: readonly Variant[] = (process.arch === 'x64' ? ['avx512', 'avx2', 'base'] : ['base']).map((isa) => ({ name: `cpu ${isa}`, device: 'cpu', isa }));
 const variants: readonly Variant[] = [...cpuVariants, { name: 'cusim', device: 'cusim' }, { name: 'cuda', device: 'cuda' }];
+
+// For ops with frozen products: they may round to bf16 here.
+const medium: Variant = { name: 'cpu avx512 medium', device: 'cpu', isa: 'avx512', matmulPrecision: 'medium' };
 
 const misalignments: readonly Misalign[] = [0, 1, 3];
 
@@ -42,11 +47,13 @@ export interface ParityOptions<Case> {
   /** Queues the kernel on `bench` and returns what to compare. Called several times for one case, with the same seed. */
   readonly run: (bench: Bench, testCase: Case) => readonly Output[];
   readonly seed?: number;
+  /** The op multiplies a frozen weight, and `run` heeds `bench.frozenFactor`: it is held to the oracle with `matmulPrecision: 'medium'` too. */
+  readonly frozen?: boolean;
 }
 
 /** The claim that a kernel agrees with the oracle: on every backend and instruction set that is here, for every case. */
-export function parity<Case>(op: string, { cases, run, seed = 1 }: ParityOptions<Case>): void {
-  for (const variant of variants) {
+export function parity<Case>(op: string, { cases, run, seed = 1, frozen = false }: ParityOptions<Case>): void {
+  for (const variant of frozen ? [...variants, medium] : variants) {
     const missing = unavailable(variant);
     if (missing !== null) {
       console.warn(`${variant.name}: ${cases.length} cases of ${op} not run (${missing})`);
@@ -120,13 +127,19 @@ function unavailable(variant: Variant): string | null {
   }
   return withEnvironment({ LOWRANK_ISA: variant.isa }, () => {
     const { count, why } = probeDevices('cpu');
-    return count > 0 ? null : why;
+    if (count === 0) return why;
+    return variant.matmulPrecision === 'medium' && !hasBf16() ? 'this processor has no AVX512-BF16' : null;
   });
 }
 
+const hasBf16 = (): boolean => existsSync('/proc/cpuinfo') && readFileSync('/proc/cpuinfo', 'utf8').includes(' avx512_bf16');
+
 /** Opens a device as a variant wants it: the addon reads these variables when a device is opened. */
 async function openVariant(variant: Variant, threads: number): Promise<Device> {
-  return withEnvironment({ LOWRANK_ISA: variant.isa, LOWRANK_THREADS: String(threads) }, () => openDevice(variant.device));
+  const { matmulPrecision = 'highest' } = variant;
+  const device = await withEnvironment({ LOWRANK_ISA: variant.isa }, () => openDevice(variant.device, { threads, matmulPrecision }));
+  expect(device.info.matmulPrecision).toBe(matmulPrecision);
+  return device;
 }
 
 function withEnvironment<T>(variables: Record<string, string | undefined>, body: () => T): T {

@@ -1,6 +1,6 @@
 import type { Weight, WeightOrder } from '../../src/device.ts';
 import type { DType } from '../../src/tensor.ts';
-import type { Bench } from './bench.ts';
+import { type Bench, roundTo } from './bench.ts';
 
 /** A frozen weight of several parts: what the oracle reads, all parts one below the other, and what the kernel gets. */
 export interface FrozenWeight {
@@ -11,6 +11,14 @@ export interface FrozenWeight {
 export function frozenWeight(bench: Bench, parts: readonly number[], K: number, dtype: DType, order: WeightOrder): FrozenWeight {
   const stored = parts.map((out) => ({ values: bench.random(out * K, { dtype }), out }));
   return { values: Float64Array.from(stored.flatMap(({ values }) => [...values])), weight: bench.weight(stored, K, dtype, order) };
+}
+
+/** Products of so few rows (decoding) are taken in f32 at any precision. */
+const fewRows = 4;
+
+/** What a device that rounds takes for a factor of a frozen product of T rows: bf16 with `medium`, else the numbers themselves. */
+export function frozenFactor(bench: Bench, values: Float64Array, T: number): Float64Array {
+  return bench.device.info.matmulPrecision === 'medium' && T > fewRows ? values.map((value) => roundTo(value, 'bf16')) : values;
 }
 
 /** a [T, K] times b [N, K] transposed, of absolute values: what the errors of a product are measured against. */

@@ -19,15 +19,15 @@ struct Work {
   const float* bias;
 };
 
-// A of `product` from its row k0 on, for a panel.
-const float* left_at(const Work& work, const Product& product, int64_t k0, int64_t p, const PanelRows& rows, int64_t* pitch) {
+// A of `product` from its word `word` on, for a panel.
+const float* left_at(const Work& work, const Product& product, int64_t word, int64_t p, const PanelRows& rows, int64_t* pitch) {
   const Left& left = work.job->gemm->lefts[product.left];
   if (left.lie == Lie::columns) {
     *pitch = left.pitch;
-    return left.data + (product.first + k0) * left.pitch + rows.first;
+    return left.data + (product.first + word) * left.pitch + rows.first;
   }
   *pitch = rows.count;
-  return panel_at(*work.job, p, 0) + (work.job->offset[product.left] + product.first + k0) * rows.count;
+  return panel_at(*work.job, p, 0) + (work.job->offset[product.left] + product.first + word) * rows.count;
 }
 
 // Adds what the micro-kernel would have added, for the columns that exist only.
@@ -41,12 +41,12 @@ void finish_ragged(const Tile& tile, const float* temp, int64_t rows, int64_t co
     });
 }
 
-void run_ragged(const Tile& tile, int64_t rows, int64_t vectors, int64_t cols) {
+void run_ragged(const Tile& tile, int64_t rows, int64_t vectors, int64_t cols, Words words) {
   HWY_ALIGN float temp[kTileRows * kTempCols];
   Tile inner = tile;
   inner.c = temp, inner.c_pitch = kTempCols;
   inner.from = inner.bias = nullptr;
-  tile_kernel(rows, vectors)(inner);
+  tile_kernel(rows, vectors, words)(inner);
   finish_ragged(tile, temp, rows, cols);
 }
 
@@ -77,7 +77,7 @@ constexpr int64_t kStripAhead = 24;
 // Where a tile's B is: in the block, or, where that saves a copy (see expand_slab), as it came.
 void point_to_right(const Work& work, const Slab& slab, const Block& block, int64_t j, bool in_place, Tile& tile) {
   const int64_t width = block.vectors(j) * kLanes;
-  for (int run = 0; run < 2; ++run) tile.b[run] = block.at(j, run == 0 ? 0 : slab.k[0]), tile.b_pitch[run] = width;
+  for (int run = 0; run < 2; ++run) tile.b[run] = block.at(j, run == 0 ? 0 : slab.rows(0)), tile.b_pitch[run] = width;
   if (!in_place || work.n - j * kTileCols < kTileCols) return;
   for (int run = 0; run < 2 && slab.k[run] > 0; ++run) {
     const Right& right = work.columns->products[slab.product[run]].right;
@@ -92,7 +92,7 @@ constexpr int64_t kMostInPlace = 2 * kTileRows;
 
 bool slab_in_place(const Work& work, const Slab& slab) {
   const Product* products = work.columns->products;
-  return work.turn.rows <= kMostInPlace && slab.k[0] > 0 && reads_in_place(products[slab.product[0]].right) &&
+  return work.turn.rows <= kMostInPlace && slab.words == Words::f32 && slab.k[0] > 0 && reads_in_place(products[slab.product[0]].right) &&
          (slab.k[1] == 0 || reads_in_place(products[slab.product[1]].right));
 }
 
@@ -101,9 +101,15 @@ void expand_slab(const Work& work, const Slab& slab, const Block& block, bool in
   const int64_t skip = in_place ? work.n / kTileCols * kTileCols : 0;
   const Block rest = {block.panels + skip * block.depth, block.depth, work.n - skip};
   if (rest.cols == 0) return;
-  for (int run = 0; run < 2; ++run)
-    if (slab.k[run] > 0)
-      expand_right(work.columns->products[slab.product[run]].right, slab.k0[run], slab.k[run], work.n0 + skip, rest, run == 0 ? 0 : slab.k[0]);
+  for (int run = 0; run < 2; ++run) {
+    const Right& right = work.columns->products[slab.product[run]].right;
+    if (slab.k[run] == 0) continue;
+    if (run == 0 && slab.words == Words::bf16_pairs) {
+      pair_up_right(right, slab.k0[0], slab.k[0], work.n0, rest);
+    } else {
+      expand_right(right, slab.k0[run], slab.k[run], work.n0 + skip, rest, run == 0 ? 0 : slab.rows(0));
+    }
+  }
 }
 
 void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_place, const Ahead& ahead) {
@@ -114,8 +120,9 @@ void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_pl
     const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p);
     Tile tile{};
     for (int run = 0; run < 2; ++run) {
-      tile.k[run] = slab.k[run];
-      if (slab.k[run] > 0) tile.a[run] = left_at(work, products[slab.product[run]], slab.k0[run], p, rows, &tile.a_pitch[run]);
+      tile.k[run] = slab.rows(run);
+      const int64_t word = run == 0 ? count_words(slab.words, slab.k0[0]) : slab.k0[1];
+      if (slab.k[run] > 0) tile.a[run] = left_at(work, products[slab.product[run]], word, p, rows, &tile.a_pitch[run]);
     }
     // The next panel of A comes from beyond L2: each tile asks for its share of it.
     const int64_t share = packed ? (rows.count + tiles - 1) / tiles : 0;
@@ -123,7 +130,7 @@ void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_pl
     for (int64_t j = 0; j < tiles; ++j) {
       const int64_t col = j * kTileCols, cols = work.n - col < kTileCols ? work.n - col : kTileCols;
       if (!in_place && ahead.data != nullptr) ahead.ask((p - work.begin) * tiles + j, (work.end - work.begin) * tiles);
-      tile.soon = packed ? tile.a[0] + work.job->plan.panel_size + j * share * slab.k[0] : block.panels;
+      tile.soon = packed ? tile.a[0] + work.job->plan.panel_size + j * share * slab.rows(0) : block.panels;
       tile.soon_step = share;
       point_to_right(work, slab, block, j, in_place, tile);
       tile.c = work.c + rows.first * work.c_pitch + col;
@@ -131,9 +138,9 @@ void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_pl
       tile.bias = work.bias != nullptr ? work.bias + col : nullptr;
       const int64_t vectors = block.vectors(j);
       if (cols == vectors * kLanes) {
-        tile_kernel(rows.count, vectors)(tile);
+        tile_kernel(rows.count, vectors, slab.words)(tile);
       } else {
-        run_ragged(tile, rows.count, vectors, cols);
+        run_ragged(tile, rows.count, vectors, cols, slab.words);
       }
     }
   }
@@ -207,7 +214,7 @@ void run_task(const Task& task, const Turn& turn, const Buffers& buffers) {
   const Slab* slabs = task.job->slabs[task.columns];
   for (int64_t s = 0; s < task.job->slab_count[task.columns]; ++s) {
     const Slab& slab = slabs[s];
-    const Block block = {buffers.block, slab.k[0] + slab.k[1], task.n};
+    const Block block = {buffers.block, slab.rows(0) + slab.rows(1), task.n};
     const bool in_place = slab_in_place(work, slab);
     expand_slab(work, slab, block, in_place);
     const Slab* next = s + 1 < task.job->slab_count[task.columns] ? slabs + s + 1 : nullptr;

@@ -21,6 +21,7 @@ struct Right {
   DType dtype = DType::f32;
   int64_t pitch = 0;
   Lie lie = Lie::rows;
+  bool frozen = false;  // W0: its products may be taken in bf16 (Context::bf16)
   Dropout drop;  // f32 rows: applied to B while it is expanded; element (k, n) is number k * pitch + n
 };
 
@@ -84,7 +85,7 @@ struct Gemm {
 // Right operands of a frozen weight's part: W_i^T [K, N_i] for the forward, W_i [N_i, K] for dx.
 LOWRANK_INLINE Right weight_transposed(const Weight& w, int part) {
   Right right;
-  right.data = w.data[part], right.dtype = w.dtype;
+  right.data = w.data[part], right.dtype = w.dtype, right.frozen = true;
   right.lie = w.order == WeightOrder::out_in ? Lie::columns : Lie::rows;
   right.pitch = w.order == WeightOrder::out_in ? w.in : w.out[part];
   return right;

@@ -35,16 +35,16 @@ bool expand_sides(const Context& context, Job& job) {
 
 bool prepare(const Context& context, const Gemm& gemm, Job& job) {
   job.gemm = &gemm;
-  job.plan = plan_gemm(gemm);
+  job.plan = plan_gemm(gemm, context.bf16);
   int64_t offset = 0;
   for (int i = 0; i < gemm.left_count; ++i) {
     job.offset[i] = offset;
-    if (gemm.lefts[i].lie == Lie::rows) offset += gemm.lefts[i].k;
+    if (gemm.lefts[i].lie == Lie::rows) offset += count_words(left_words(gemm, job.plan, i), gemm.lefts[i].k);
   }
   for (int c = 0; c < gemm.column_count; ++c) {
-    job.slabs[c] = share<Slab>(context, list_slabs(gemm.columns[c], nullptr));
+    job.slabs[c] = share<Slab>(context, list_slabs(gemm.columns[c], job.plan.words, nullptr));
     if (job.slabs[c] == nullptr) return false;
-    job.slab_count[c] = list_slabs(gemm.columns[c], job.slabs[c]);
+    job.slab_count[c] = list_slabs(gemm.columns[c], job.plan.words, job.slabs[c]);
   }
   if (job.plan.width > 0) {
     job.packed = share<float>(context, job.plan.panel_size * (gemm.column_count > 0 ? job.plan.panels : context.threads) + kTileCols);
@@ -76,24 +76,27 @@ int64_t list_tasks(const Job& job, Task* tasks) {
 int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
 bool make_buffers(const Context& context, const Job* jobs, int count, Buffers* buffers) {
-  int64_t block = 0, sum = 0, panel = 0;
+  int64_t block = 0, sum = 0, panel = 0, wide = 0;
   for (int i = 0; i < count; ++i) {
     const Gemm& gemm = *jobs[i].gemm;
+    wide = largest(wide, wide_size(gemm, jobs[i].plan));
     if (gemm.column_count > 0) block = (kMaxDepth + kMaxRide) * kMaxBlock;
     for (int c = 0; c < gemm.column_count; ++c)
       if (gemm.columns[c].lie == Lie::columns) sum = largest(sum, gemm.m * kMaxBlock);
     for (int s = 0; s < gemm.side_count; ++s)
       if (gemm.sides[s].drop.on()) panel = largest(panel, gemm.lefts[gemm.sides[s].from].k * kTileRows + kPanelSlack);
   }
-  const int64_t size = (block + sum + panel + 15) / 16 * 16;
+  const int64_t size = (block + sum + panel + wide + 15) / 16 * 16;
   float* memory = share<float>(context, size * context.threads);
   if (memory == nullptr) return false;
-  for (int worker = 0; worker < context.threads; ++worker, memory += size) buffers[worker] = {memory, memory + block, memory + block + sum};
+  for (int worker = 0; worker < context.threads; ++worker, memory += size) {
+    float* sums = memory + block;
+    buffers[worker] = {memory, sums, sums + sum, sums + sum + panel};
+  }
   return true;
 }
 
 void run_turns(const Context& context, const Job& first, const Task* tasks, int64_t first_tasks, int64_t all_tasks, const Buffers* buffers) {
-
   for (int64_t t = 0; t < first.plan.turns; ++t) {
     const int64_t row = t * first.plan.turn_rows;
     const int64_t rows = first.gemm->m - row < first.plan.turn_rows ? first.gemm->m - row : first.plan.turn_rows;
@@ -106,7 +109,6 @@ void run_turns(const Context& context, const Job& first, const Task* tasks, int6
       run_task(tasks[i], tasks[i].job == &first ? turn : Turn{0, m, panels_of(m)}, buffers[worker]);
     });
   }
-
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ struct Job {
   Block sides[kMaxParts];     // B of each side, expanded as a whole
   Slab* slabs[kMaxParts];
   int64_t slab_count[kMaxParts];
-  int64_t offset[kMaxLefts];  // where each packed Left begins in a row of the panel
+  int64_t offset[kMaxLefts];  // where each packed Left begins in a row of the panel, in words
 };
 
 // A worker's own.
@@ -25,7 +25,16 @@ struct Buffers {
   float* block;  // (kMaxDepth + kMaxRide) * kMaxBlock: B
   float* sum;    // C of a task that is stored transposed
   float* panel;  // A after dropout
+  float* wide;   // a panel of A as f32, where products take bf16 pairs
 };
+
+// Floats of Buffers::wide.
+LOWRANK_INLINE int64_t wide_size(const Gemm& gemm, const Plan& plan) {
+  int64_t k = 0;
+  for (int i = 0; i < gemm.left_count; ++i)
+    if (left_words(gemm, plan, i) != Words::f32) k += gemm.lefts[i].k;
+  return k == 0 ? 0 : k * kTileRows + kPanelSlack;
+}
 
 // A block of C's columns, by all rows of a turn or by share `part` of `parts` of them.
 struct Task {

@@ -1,7 +1,7 @@
-// Operands on their way into the micro-kernel: k-major f32 panels, made inside the cache.
+// Operands on their way into the micro-kernel: k-major panels, made inside the cache.
 #pragma once
 #include "desc.h"
-#include "transpose.h"
+#include "tile.h"
 
 namespace lowrank::cpu::LOWRANK_ISA {
 
@@ -12,12 +12,18 @@ constexpr int64_t kPanelSlack = (kTileRows + kLanes - 1) / kLanes * kLanes;
 // on. Ascending k only: the vectors stored for one k run over into the next.
 void pack_left(const Left& left, int64_t row, int64_t rows, int64_t k0, int64_t k, const Dropout& drop, float* panel);
 
+// A packed panel of f32, `k` runs of `rows`, as bf16 pairs. Reads up to kPanelSlack beyond `wide`, writes as pack_left does.
+void pair_panel(const float* wide, int64_t rows, int64_t k, float* panel);
+
+// Words that k numbers of a panel fill.
+LOWRANK_INLINE int64_t count_words(Words words, int64_t k) { return words == Words::f32 ? k : (k + 1) / 2; }
+
 // Whether the micro-kernel can read `right` where it is.
 LOWRANK_INLINE bool reads_in_place(const Right& right) {
   return right.lie == Lie::rows && right.dtype == DType::f32 && !right.drop.on();
 }
 
-// A block of B: panels of kTileCols columns one after the other, `depth` rows of k each. The last panel has as many whole
+// A block of B: panels of kTileCols columns one after the other, `depth` rows of words each. The last panel has as many whole
 // vectors as its columns need, zeros beyond them.
 struct Block {
   float* panels;
@@ -29,12 +35,15 @@ struct Block {
     const int64_t left = cols - panel * kTileCols;
     return left >= kTileCols ? kTileVectors : (left + kLanes - 1) / kLanes;
   }
-  LOWRANK_INLINE float* at(int64_t panel, int64_t k) const {
-    return panels + panel * depth * kTileCols + k * vectors(panel) * kLanes;
+  LOWRANK_INLINE float* at(int64_t panel, int64_t row) const {
+    return panels + panel * depth * kTileCols + row * vectors(panel) * kLanes;
   }
 };
 
-// Rows [k0, k0 + k) and columns [n0, n0 + block.cols) of `right` into the block, from its row `to` on.
+// Rows [k0, k0 + k) and columns [n0, n0 + block.cols) of `right` into the block as f32, from its row `to` on.
 void expand_right(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block, int64_t to);
+
+// The same as bf16 pairs, from row 0 on; k0 is even.
+void pair_up_right(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block);
 
 }  // namespace lowrank::cpu::LOWRANK_ISA

@@ -35,10 +35,11 @@ void run_side_tile(const Job& job, const Side& side, const Block& block, int64_t
   store_side(job, side, temp, kTempCols, 1, rows, col, cols, panel);
 }
 
-void run_side(const Job& job, int s, const PanelRows& rows, float* panel, float* dropped) {
+// `from`: the Left's rows as f32.
+void run_side(const Job& job, int s, const PanelRows& rows, const float* from, float* panel, float* dropped) {
   const Side& side = job.gemm->sides[s];
   const Left& left = job.gemm->lefts[side.from];
-  const float* a = panel + job.offset[side.from] * rows.count;
+  const float* a = from;
   if (side.drop.on()) {
     pack_left(left, rows.first, rows.count, 0, left.k, side.drop, dropped);
     a = dropped;
@@ -53,12 +54,23 @@ void pack_panel(const Job& job, const Turn& turn, int64_t p, int worker, const B
   PanelRows rows = panel_rows(turn.rows, turn.panels, p);
   rows.first += turn.row;
   float* panel = panel_at(job, p, worker);
+  float* wide = buffers.wide;
+  const float* f32[kMaxLefts] = {};
+  // All are packed before a side writes into the panel: packing runs over the end of what it writes.
   for (int i = 0; i < gemm.left_count; ++i) {
     const Left& left = gemm.lefts[i];
-    if (left.data != nullptr && left.lie == Lie::rows)
-      pack_left(left, rows.first, rows.count, 0, left.k, Dropout(), panel + job.offset[i] * rows.count);
+    if (left.data == nullptr || left.lie != Lie::rows) continue;
+    float* own = panel + job.offset[i] * rows.count;
+    if (left_words(gemm, job.plan, i) == Words::f32) {
+      pack_left(left, rows.first, rows.count, 0, left.k, Dropout(), own);
+      f32[i] = own;
+      continue;
+    }
+    pack_left(left, rows.first, rows.count, 0, left.k, Dropout(), wide);
+    pair_panel(wide, rows.count, left.k, own);
+    f32[i] = wide, wide += left.k * rows.count;
   }
-  for (int s = 0; s < gemm.side_count; ++s) run_side(job, s, rows, panel, buffers.panel);
+  for (int s = 0; s < gemm.side_count; ++s) run_side(job, s, rows, f32[gemm.sides[s].from], panel, buffers.panel);
 }
 
 }  // namespace lowrank::cpu::LOWRANK_ISA

@@ -7,7 +7,7 @@ namespace lowrank::cpu::LOWRANK_ISA {
 
 // Columns of B that a task expands at most. kMaxDepth * kMaxBlock floats of B are to stay in L2 beside a panel of A.
 constexpr int64_t kMaxBlock = 256;
-// Rows of k between two visits of C: a panel of A (kTileRows * kMaxDepth floats) is read from L1 while B streams from L2.
+// Words of k between two visits of C: a panel of A (kTileRows * kMaxDepth floats) is read from L1 while B streams from L2.
 constexpr int64_t kMaxDepth = 384;
 // A product this short (a low-rank one) rides in the accumulators of the one before it.
 constexpr int64_t kMaxRide = 128;
@@ -15,14 +15,19 @@ constexpr int64_t kMaxRide = 128;
 constexpr int64_t kPackedBytes = 16 << 20;
 
 struct Plan {
-  int64_t width;       // k of a packed row: all the Lefts together
+  Words words;         // what products with frozen weights multiply
+  int64_t width;       // words of a packed row: all the Lefts together
   int64_t panels;      // panels of rows in one turn
   int64_t turns;
   int64_t turn_rows;   // rows of each turn but the last
   int64_t panel_size;  // floats from one packed panel to the next
 };
 
-Plan plan_gemm(const Gemm& gemm);
+// `bf16`: see Context.
+Plan plan_gemm(const Gemm& gemm, bool bf16);
+
+// How Left i is packed. A Left of a frozen product is used by no other.
+Words left_words(const Gemm& gemm, const Plan& plan, int i);
 
 // Rows [first, first + count) of panel p of the m rows of a turn: all panels are full but for one row.
 struct PanelRows {
@@ -42,17 +47,17 @@ LOWRANK_INLINE int64_t next_block(int64_t left) {
   return block < left ? block : left;
 }
 
-// A stretch of k that goes through the accumulators at once: of one product, and of a short one that rides along.
+// A stretch of k that goes through the accumulators at once: of one product, and of a short one (always f32) that rides along.
 struct Slab {
   int product[2];
   int64_t k0[2];
   int64_t k[2];
+  Words words;  // of the first
+
+  LOWRANK_INLINE int64_t rows(int run) const { return count_words(run == 0 ? words : Words::f32, k[run]); }
 };
 
 // Writes the slabs of the products without a mask; there is always one. Returns their number. `slabs` may be nullptr.
-int64_t list_slabs(const Columns& columns, Slab* slabs);
-
-// The plan in one line, for LOWRANK_PLAN=1.
-void format_plan(const Gemm& gemm, char* text, size_t size);
+int64_t list_slabs(const Columns& columns, Words frozen, Slab* slabs);
 
 }  // namespace lowrank::cpu::LOWRANK_ISA

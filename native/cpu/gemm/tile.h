@@ -16,11 +16,15 @@ constexpr int kTileRows = 6;
 #endif
 constexpr int kTileCols = kTileVectors * kLanes;
 
-// C[rows, cols] = A B + bias + from over two runs of k (the second is the low-rank one, or empty).
+// What the first run of a tile multiplies. bf16 pairs: the numbers of k and k + 1, the first in the lower half of a word of 32 bits;
+// one word then stands where an f32 would, and the run is half as long.
+enum class Words : int32_t { f32, bf16_pairs };
+
+// C[rows, cols] = A B + bias + from over two runs of k (the second is the low-rank one, always f32, or empty).
 struct Tile {
-  const float* a[2];       // element (k, i) of a run at a[k * a_pitch + i]
+  const float* a[2];       // word (k, i) of a run at a[k * a_pitch + i]
   int64_t a_pitch[2];
-  int64_t k[2];
+  int64_t k[2];            // words
   const float* b[2];       // [k, cols] of a run, rows b_pitch apart
   int64_t b_pitch[2];
   float* c;
@@ -35,6 +39,10 @@ struct Tile {
 using TileKernel = void (*)(const Tile& tile);
 
 // The kernel for `rows` (1..kTileRows) by `vectors` (1..kTileVectors) * kLanes columns.
-TileKernel tile_kernel(int64_t rows, int64_t vectors);
+TileKernel tile_kernel(int64_t rows, int64_t vectors, Words words = Words::f32);
+
+// Whether this instruction set has one for bf16 pairs (tile_bf16.cpp).
+bool has_pairs();
+TileKernel pairs_kernel(int64_t rows, int64_t vectors);
 
 }  // namespace lowrank::cpu::LOWRANK_ISA

@@ -77,15 +77,17 @@ class Scratch {
 
 class CpuDevice {
  public:
-  CpuDevice(const Table* table, int threads) : table_(table), workers_(threads), scratch_(static_cast<size_t>(workers_.threads()) + 1) {}
+  CpuDevice(const Table* table, int threads, MatmulPrecision precision)
+      : table_(table), precision_(precision), workers_(threads), scratch_(static_cast<size_t>(workers_.threads()) + 1) {}
 
   void launch(int32_t op, const void* contract, Failure* failure) {
     failure_ = failure;
-    const Context context{this, workers_.threads(), run, scratch, fail};
+    const Context context{this, workers_.threads(), precision_ == MatmulPrecision::medium, run, scratch, fail};
     table_->kernels[op](contract, context);
     for (Scratch& scratch : scratch_) scratch.reset();
   }
   const Table* table() const { return table_; }
+  MatmulPrecision precision() const { return precision_; }
   int threads() const { return workers_.threads(); }
 
  private:
@@ -109,6 +111,7 @@ class CpuDevice {
   }
 
   const Table* table_;
+  MatmulPrecision precision_;
   Workers workers_;
   std::vector<Scratch> scratch_;  // [0] belongs to the op as a whole, [1 + worker] to a worker
   Failure* failure_ = nullptr;
@@ -128,12 +131,15 @@ int thread_count() {
 
 int probe(char* why, size_t size) { return choose_table(why, size) != nullptr ? 1 : 0; }
 
-void* open(int32_t index, Failure* failure) {
+void* open(const DeviceOptions* options, Failure* failure) {
   char why[256] = "";
   const Table* table = choose_table(why, sizeof why);
-  if (index != 0) failure->set("ERR_DEVICE", "cpu: there is one CPU device (found index %d)", index);
+  if (options->index != 0) failure->set("ERR_DEVICE", "cpu: there is one CPU device (found index %d)", options->index);
   if (table == nullptr) failure->set("ERR_DEVICE", "cpu: %s", why);
-  return failure->happened() ? nullptr : new (std::nothrow) CpuDevice(table, thread_count());
+  if (failure->happened()) return nullptr;
+  const bool medium = options->matmul_precision == MatmulPrecision::medium && has_bf16_products(table);
+  const int threads = options->threads > 0 ? options->threads : thread_count();
+  return new (std::nothrow) CpuDevice(table, threads, medium ? MatmulPrecision::medium : MatmulPrecision::highest);
 }
 
 void read_processor_name(char* name, size_t size) {
@@ -155,6 +161,7 @@ void info(void* device, DeviceInfo* out) {
   snprintf(out->kernels, sizeof out->kernels, "%s", as_device(device)->table()->isa);
   out->memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
   out->threads = as_device(device)->threads();
+  out->matmul_precision = as_device(device)->precision();
 }
 
 void copy(void*, void* to, const void* from, int64_t bytes, Failure*) { memcpy(to, from, static_cast<size_t>(bytes)); }

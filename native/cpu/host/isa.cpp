@@ -51,4 +51,12 @@ const Table* choose_table(char* why, unsigned long size) {
   return pick(candidates, sizeof candidates / sizeof candidates[0], why, size);
 }
 
+bool has_bf16_products(const Table* table) {
+#if defined(__x86_64__)
+  return table->bf16_products() && __builtin_cpu_supports("avx512bf16");
+#else
+  return table->bf16_products();
+#endif
+}
+
 }  // namespace lowrank::cpu

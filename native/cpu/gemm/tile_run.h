@@ -1,0 +1,84 @@
+// The body of the micro-kernel, for tile.cpp and tile_bf16.cpp, which are compiled with different flags.
+#pragma once
+#include "tile.h"
+
+namespace lowrank::cpu::LOWRANK_ISA {
+
+namespace {
+
+using TileTag = hn::ScalableTag<float>;
+using TileVec = hn::Vec<TileTag>;
+
+// sum + down * across, where both are f32.
+struct MultiplyF32 {
+  LOWRANK_INLINE TileVec operator()(TileVec down, TileVec across, TileVec sum) const { return hn::MulAdd(down, across, sum); }
+};
+
+template <int rows, int vectors>
+using Sums = TileVec[rows][vectors];
+
+// One run of k into the sums. Returns what is to be prefetched next.
+template <int rows, int vectors, class Multiply>
+LOWRANK_INLINE const float* add_run(const Tile& tile, int run, const float* soon, Sums<rows, vectors>& sum, const Multiply& multiply) {
+  const TileTag d;
+  const float* a = tile.a[run];
+  const float* b = tile.b[run];
+  const int64_t a_pitch = tile.a_pitch[run], b_pitch = tile.b_pitch[run];
+  for (int64_t k = tile.k[run]; k > 0; --k) {
+    TileVec across[vectors];
+    HWY_UNROLL(2)
+    for (int v = 0; v < vectors; ++v) across[v] = hn::LoadU(d, b + v * kLanes);
+    HWY_UNROLL(14)
+    for (int i = 0; i < rows; ++i) {
+      const TileVec down = hn::Set(d, a[i]);
+      HWY_UNROLL(2)
+      for (int v = 0; v < vectors; ++v) sum[i][v] = multiply(down, across[v], sum[i][v]);
+    }
+    __builtin_prefetch(soon);
+    __builtin_prefetch(soon + 16);
+    soon += tile.soon_step;
+    a += a_pitch;
+    b += b_pitch;
+  }
+  return soon;
+}
+
+template <int rows, int vectors, class First>
+void run_tile(const Tile& tile) {
+  const TileTag d;
+  Sums<rows, vectors> sum;
+  HWY_UNROLL(14)
+  for (int i = 0; i < rows; ++i) {
+    HWY_UNROLL(2)
+    for (int v = 0; v < vectors; ++v) sum[i][v] = hn::Zero(d);
+  }
+  const float* soon = add_run<rows, vectors>(tile, 0, tile.soon, sum, First());
+  add_run<rows, vectors>(tile, 1, soon, sum, MultiplyF32());
+  HWY_UNROLL(14)
+  for (int i = 0; i < rows; ++i) {
+    HWY_UNROLL(2)
+    for (int v = 0; v < vectors; ++v) {
+      TileVec out = sum[i][v];
+      if (tile.bias != nullptr) out = hn::Add(out, hn::LoadU(d, tile.bias + v * kLanes));
+      if (tile.from != nullptr) out = hn::Add(out, hn::LoadU(d, tile.from + i * tile.from_pitch + v * kLanes));
+      hn::StoreU(out, d, tile.c + i * tile.c_pitch + v * kLanes);
+    }
+  }
+}
+
+#define ROW(rows) {run_tile<rows, 1, First>, run_tile<rows, 2, First>}
+template <class First>
+constexpr TileKernel kTiles[kTileRows][kTileVectors] = {
+    ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6),
+#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
+    ROW(7), ROW(8), ROW(9), ROW(10), ROW(11), ROW(12),
+#endif
+#if HWY_TARGET <= HWY_AVX3
+    ROW(13), ROW(14),
+#endif
+};
+#undef ROW
+
+}  // namespace
+
+}  // namespace lowrank::cpu::LOWRANK_ISA
