@@ -56,6 +56,8 @@ void Workers::work(const Job& job, int worker) {
   for (int64_t i = next_.fetch_add(1); i < job.tasks; i = next_.fetch_add(1)) job.task(job.arg, i, worker);
 }
 
+// The caller doesn't wait for a worker that has not come yet: woken, it may stand in line behind the thread that queues what is next
+// (JavaScript, for a millisecond) while the caller does all the tasks. Only those that are inside are waited for.
 void Workers::run(int64_t tasks, Task task, void* arg) {
   const Job job{task, arg, tasks};
   if (threads_.empty() || tasks < 2) {
@@ -66,31 +68,56 @@ void Workers::run(int64_t tasks, Task task, void* arg) {
     const std::lock_guard lock(mutex_);
     job_ = job;
     next_ = 0;
-    busy_ = static_cast<int>(threads_.size());
-    ++round_;
+    gate_ = (gate_ | kOpen) + kRound;
   }
   wake_.notify_all();
   work(job, 0);
-  while (busy_ != 0) pause();
+  gate_ &= ~kOpen;
+  wait_for_workers();
 }
 
-bool Workers::wait_for_job(uint64_t seen) {
+void Workers::wait_for_workers() {
   for (int i = 0; i < kSpins; ++i) {
-    if (round_ != seen || stopping_) break;
+    if ((gate_ & kInside) == 0) return;
     pause();
   }
+  for (uint64_t gate = gate_; (gate & kInside) != 0; gate = gate_) gate_.wait(gate);
+}
+
+bool Workers::has_news(uint64_t seen) const {
+  const uint64_t gate = gate_;
+  return stopping_ || ((gate & kOpen) != 0 && gate / kRound != seen);
+}
+
+bool Workers::wait_for_round(uint64_t seen) {
+  for (int i = 0; i < kSpins && !has_news(seen); ++i) pause();
   std::unique_lock lock(mutex_);
-  wake_.wait(lock, [&] { return stopping_ || round_ != seen; });
+  wake_.wait(lock, [&] { return has_news(seen); });
   return !stopping_;
+}
+
+bool Workers::enter(uint64_t& seen) {
+  uint64_t gate = gate_;
+  while ((gate & kOpen) != 0) {
+    if (!gate_.compare_exchange_weak(gate, gate + 1)) continue;
+    seen = gate / kRound;
+    return true;
+  }
+  return false;
+}
+
+void Workers::leave() {
+  const uint64_t gate = --gate_;
+  if ((gate & kInside) == 0) gate_.notify_one();
 }
 
 void Workers::loop(int worker) {
   flush_denormals();
   uint64_t seen = 0;
-  while (wait_for_job(seen)) {
-    seen = round_;
+  while (wait_for_round(seen)) {
+    if (!enter(seen)) continue;
     work(job_, worker);
-    --busy_;
+    leave();
   }
 }
 

@@ -29,15 +29,22 @@ class Workers {
     void* arg = nullptr;
     int64_t tasks = 0;
   };
+  // The state of a round in one number, so that entering and closing exclude each other: how many workers are inside, whether the
+  // round is open, which one it is.
+  static constexpr uint64_t kInside = (1 << 16) - 1, kOpen = 1 << 16, kRound = 1 << 17;
+
   void loop(int worker);
   void work(const Job& job, int worker);
-  bool wait_for_job(uint64_t seen);
+  bool has_news(uint64_t seen) const;
+  bool wait_for_round(uint64_t seen);
+  bool enter(uint64_t& seen);
+  void leave();
+  void wait_for_workers();
 
   std::vector<std::thread> threads_;
-  Job job_;
+  Job job_;  // written while nobody is inside
   std::atomic<int64_t> next_{0};
-  std::atomic<uint64_t> round_{0};
-  std::atomic<int> busy_{0};
+  std::atomic<uint64_t> gate_{0};
   std::atomic<bool> stopping_{false};
   std::mutex mutex_;
   std::condition_variable wake_;
