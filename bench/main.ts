@@ -7,21 +7,14 @@ import { openPeakMeter } from './peak.ts';
 import { findPeers } from './peers.ts';
 import { rmsNorm } from './rms-norm.ts';
 import { saveResult } from './save.ts';
-import { benchStep } from './step.ts';
+import { step } from './step.ts';
 import { renderTable } from './table.ts';
 
 /** Every bench by its name; a new one is a file and a line. */
 const benches: Readonly<Record<string, Bench>> = {
   'lora-linear': loraLinear,
   'rms-norm': rmsNorm,
-  step: {
-    about: 'a training step, beside PEFT',
-    usual: true,
-    run: async ({ options, peers }) => {
-      await benchStep({ shape: options.shape ?? (options.all ? 'smollm' : 'tiny'), python: peers?.python ?? null, rounds: options.rounds ?? 1, steps: 4 });
-      return { tables: {} };
-    },
-  },
+  step,
 };
 
 const options = readCommandLine(process.argv.slice(2), benches);

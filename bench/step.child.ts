@@ -1,8 +1,10 @@
-// usage: step.child.ts MODEL_FOLDER RANK BATCH TOKENS STEPS CHECKPOINTING. Trains on random tokens and prints one JSON line.
+// usage: step.child.ts MODEL_FOLDER RANK BATCH TOKENS none|blocks. Our side of bench/step.ts and bench/memory.ts: answers each line with
+// one line of JSON, "load" (then the model is there), "step" (one training step on random tokens) and "memory".
 import { readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
 import { AdamW, attachLora, loadModel, makeBatch, openDevice, trainStep } from '../src/index.ts';
 
-const [folder = '', rank = '16', batch = '4', tokens = '256', steps = '5', checkpointing = 'none'] = process.argv.slice(2);
+const [folder = '', rank = '16', batch = '4', tokens = '256', checkpointing = 'none'] = process.argv.slice(2);
 
 /** MiB from a line of /proc/self/status. */
 function statusMiB(field: string): number {
@@ -10,31 +12,47 @@ function statusMiB(field: string): number {
   return Number(line?.match(/\d+/)?.[0] ?? 0) / 1024;
 }
 
-const device = await openDevice('cpu');
-const imports = statusMiB('VmRSS');
-const model = await loadModel(folder, { device });
-const adapter = attachLora(model, { rank: Number(rank), alpha: 2 * Number(rank), targets: 'all-linear' });
-const optimizer = new AdamW(adapter.parameters(), { lr: 1e-4 });
-let state = 1;
-const rows = Array.from({ length: Number(batch) }, () => {
-  const inputIds = Int32Array.from({ length: Number(tokens) }, () => {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
-    return 3 + (state % (model.facts.vocabSize - 3));
+/** The same token ids as in peers/step.py, so that the first loss can be compared. */
+function randomRows(vocab: number): { inputIds: Int32Array; labels: Int32Array }[] {
+  let state = 1;
+  return Array.from({ length: Number(batch) }, () => {
+    const inputIds = Int32Array.from({ length: Number(tokens) }, () => {
+      state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+      return 3 + (state % (vocab - 3));
+    });
+    return { inputIds, labels: inputIds };
   });
-  return { inputIds, labels: inputIds };
-});
-const data = makeBatch(rows);
-const seconds: number[] = [];
-const losses: number[] = [];
-for (let i = 0; i < Number(steps); i++) {
-  const start = performance.now();
-  const result = await trainStep(model, optimizer, data, { clip: 1, checkpointing: checkpointing as 'none' | 'blocks' });
-  seconds.push((performance.now() - start) / 1000);
-  losses.push(result.loss);
 }
-const stats = device.stats();
-console.log(JSON.stringify({
-  who: `lowrank${checkpointing === 'blocks' ? ', checkpointed' : ''}`, seconds, losses, importsMiB: imports, peakMiB: statusMiB('VmHWM'),
-  anonymousMiB: statusMiB('RssAnon'), fileMiB: statusMiB('RssFile'), poolPeakMiB: stats.peakBytes / 2 ** 20,
-}));
-device.close();
+
+await using device = await openDevice('cpu');
+const importsMiB = statusMiB('VmRSS');
+
+async function load() {
+  const model = await loadModel(folder, { device });
+  const adapter = attachLora(model, { rank: Number(rank), alpha: 2 * Number(rank), targets: 'all-linear' });
+  const optimizer = new AdamW(adapter.parameters(), { lr: 1e-4 });
+  return { model, optimizer, data: makeBatch(randomRows(model.facts.vocabSize)), savedBytes: 0 };
+}
+
+let loaded: Awaited<ReturnType<typeof load>> | null = null;
+
+async function step() {
+  loaded ??= await load();
+  const { model, optimizer, data } = loaded;
+  const start = performance.now();
+  const { loss, savedBytes } = await trainStep(model, optimizer, data, { clip: 1, checkpointing: checkpointing as 'none' | 'blocks' });
+  loaded.savedBytes = savedBytes;
+  return { ms: performance.now() - start, loss };
+}
+
+function memory() {
+  return {
+    importsMiB, peakMiB: statusMiB('VmHWM'), anonymousMiB: statusMiB('RssAnon'), fileMiB: statusMiB('RssFile'),
+    poolPeakMiB: device.stats().peakBytes / 2 ** 20, savedMiB: (loaded?.savedBytes ?? 0) / 2 ** 20,
+  };
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  if (line === 'load') loaded = await load();
+  console.log(JSON.stringify(line === 'step' ? await step() : memory()));
+}

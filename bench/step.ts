@@ -1,89 +1,89 @@
-import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { writeRandomModel } from './random-model.ts';
-import { shapes } from './shapes.ts';
+import { type Party, ratioSpread, spread, takeTurns } from '../src/cli/turns.ts';
+import type { Bench, BenchContext } from './bench.ts';
+import { peakParty } from './peak.ts';
+import { withRandomModel } from './random-model.ts';
+import { chosenModels, type ModelShape } from './shapes.ts';
+import { digits, type Row, withQuartiles } from './table.ts';
+import { type MemoryAnswer, ourTrainer, peftTrainer, type StepAnswer, type Trainer, usualTraining } from './trainers.ts';
 
-/** What a child of either side prints. */
-interface Run {
-  readonly who: string;
-  readonly seconds: readonly number[];
-  readonly losses: readonly number[];
-  readonly importsMiB: number;
-  readonly peakMiB: number;
-  readonly anonymousMiB?: number;
-  readonly fileMiB?: number;
-}
-
-export interface StepBenchOptions {
-  readonly shape: string;
-  /** A Python with torch, transformers and peft; null: no peers. */
-  readonly python: string | null;
-  readonly rounds: number;
-  readonly steps: number;
-}
-
-const here = path.dirname(fileURLToPath(import.meta.url));
-const [rank, batch, tokens] = [16, 4, 256];
-
-const median = (values: readonly number[]): number => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)] ?? NaN;
-
-function lastLine(text: string): Run {
-  return JSON.parse(text.trim().split('\n').at(-1) ?? '') as Run;
-}
-
-function ours(folder: string, steps: number, checkpointing: string): Run {
-  const child = path.join(here, 'step.child.ts');
-  return lastLine(execFileSync(process.execPath, ['--import', 'tsx', child, folder, String(rank), String(batch), String(tokens), String(steps), checkpointing], { encoding: 'utf8' }));
-}
-
-// The peer at its best: malloc told to keep memory, which makes small models' steps up to 1.25 times faster.
-function theirs(python: string, folder: string, steps: number, dtype: string): Run {
-  const keepMemory = { MALLOC_TRIM_THRESHOLD_: '8000000000', MALLOC_MMAP_THRESHOLD_: '8000000000' };
-  const script = path.join(here, 'peers/step.py');
-  return lastLine(execFileSync(python, [script, folder, String(rank), String(batch), String(tokens), String(steps), dtype], { encoding: 'utf8', env: { ...process.env, ...keepMemory }, stdio: ['ignore', 'pipe', 'ignore'] }));
-}
-
-export function findPython(chosen: string | undefined): string | null {
-  const python = chosen ?? path.join(here, '../.peers/bin/python');
-  if (!existsSync(python)) return null;
-  return spawnSync(python, ['-c', 'import torch, transformers, peft']).status === 0 ? python : null;
-}
-
-/** Training steps (r16 on all linears, 4×256 tokens, bf16 base) beside PEFT, interleaved; tokens/s and peak memory. */
-export async function benchStep({ shape, python, rounds, steps }: StepBenchOptions): Promise<unknown> {
-  const chosen = shapes[shape];
-  if (chosen === undefined) throw new Error(`step: shape must be one of ${Object.keys(shapes).join(', ')} (found ${shape})`);
-  const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-step-'));
-  try {
-    await writeRandomModel(folder, chosen);
-    const runs: Run[] = [];
-    for (let round = 0; round < rounds; round++) {
-      runs.push(ours(folder, steps, 'none'), ours(folder, steps, 'blocks'));
-      if (python !== null) runs.push(theirs(python, folder, steps, 'f32'), theirs(python, folder, steps, 'bf16'));
+/** Training steps (r16 on all linears, 4×256 tokens, bf16 base) beside PEFT in turns: tokens/s, peak memory, the first losses compared. */
+export const step: Bench = {
+  about: 'a training step beside PEFT f32 and bf16 (--all: f16 too): tokens/s and peak memory; --shape tiny, smollm or gpt2',
+  usual: true,
+  async run(context) {
+    const tables: Record<string, Row[]> = {};
+    for (const [, shape] of chosenModels('step', context.options.shape, context.options.all ? ['tiny', 'smollm', 'gpt2'] : ['tiny'])) {
+      const { rank, batch, tokens } = usualTraining;
+      tables[`${shape.name}, r${rank} on all linears, ${batch}×${tokens} tokens`] = await measure(shape, context);
     }
-    return summarize(chosen.name, runs);
-  } finally {
-    rmSync(folder, { recursive: true });
+    return { tables };
+  },
+};
+
+function trainersOf({ peers, options: { all } }: BenchContext): readonly Trainer[] {
+  const ours = [ourTrainer('lowrank', 'none'), ourTrainer('lowrank, checkpointed', 'blocks')];
+  if (peers === null) return ours;
+  return [...ours, ...(all ? (['f32', 'bf16', 'f16'] as const) : (['f32', 'bf16'] as const)).map((dtype) => peftTrainer(peers, dtype, 'none'))];
+}
+
+/** What one trainer did: milliseconds of each round, the loss of its very first step, its memory at the end. */
+interface Trained {
+  readonly ms: readonly number[];
+  readonly firstLoss: number;
+  readonly memory: MemoryAnswer;
+}
+
+async function measure(shape: ModelShape, context: BenchContext): Promise<Row[]> {
+  const trainers = trainersOf(context);
+  const { device, peak, options, peers } = context;
+  return withRandomModel(shape, async (folder) => {
+    const workers = trainers.map((trainer) => trainer.start(folder, usualTraining));
+    try {
+      const losses: number[][] = trainers.map(() => []);
+      const parties = trainers.map(({ who }, i): [string, Party] => [who, { once: true, sample: async () => {
+        const { ms, loss } = (await workers[i]?.ask('step')) as StepAnswer;
+        losses[i]?.push(loss);
+        return ms;
+      } }]);
+      const metered: [string, Party][] = peak === null ? [] : [['peak', peakParty(peak, 'f32', device.info.threads)]];
+      for (const [, party] of parties) await party.sample(1); // loads, and finds its memory
+      const samples = await takeTurns(Object.fromEntries([...parties, ...metered]), { rounds: options.rounds ?? 3, rest: peers === null ? 0 : 15 });
+      const trained: Trained[] = [];
+      for (const [i, worker] of workers.entries()) {
+        trained.push({ ms: samples[trainers[i]?.who ?? ''] ?? [], firstLoss: losses[i]?.[0] ?? NaN, memory: (await worker.ask('memory')) as MemoryAnswer });
+      }
+      checkLosses(trainers, trained);
+      return rowsOf(trainers, trained, samples['peak']);
+    } finally {
+      for (const worker of workers) await worker.stop();
+    }
+  });
+}
+
+// B is zero at the first step, so everybody computes the base model's loss on the same tokens; 16-bit arithmetic may stray by its rounding.
+function checkLosses(trainers: readonly Trainer[], trained: readonly Trained[]): void {
+  const [wanted = NaN] = trained.filter((_, i) => trainers[i]?.who === 'PEFT f32').concat(trained).map(({ firstLoss }) => firstLoss);
+  for (const [i, { firstLoss }] of trained.entries()) {
+    const allowed = /bf16|f16|medium/.test(trainers[i]?.who ?? '') ? 0.05 : 1e-3;
+    if (!(Math.abs(firstLoss - wanted) <= allowed)) throw new Error(`step: the first loss of ${trainers[i]?.who} must be ${wanted} within ${allowed} (found ${firstLoss})`);
   }
 }
 
-function summarize(shape: string, runs: readonly Run[]): unknown {
-  const rows = [...new Set(runs.map((run) => run.who))].map((who) => {
-    const own = runs.filter((run) => run.who === who);
-    const speeds = own.flatMap((run) => run.seconds.slice(1)).map((seconds) => (batch * tokens) / seconds);
+function rowsOf(trainers: readonly Trainer[], trained: readonly Trained[], peaks: readonly number[] | undefined): Row[] {
+  const { batch, tokens } = usualTraining;
+  const peer = trained[trainers.findIndex(({ who }) => who === 'PEFT f32')];
+  const above = ({ memory: { peakMiB, importsMiB } }: Trained): number => peakMiB - importsMiB;
+  return trained.map((own, i) => {
+    const speed = spread(own.ms.map((ms) => (batch * tokens * 1000) / ms));
     return {
-      who,
-      tokensPerSecond: Math.round(median(speeds)),
-      range: [Math.round(Math.min(...speeds)), Math.round(Math.max(...speeds))],
-      peakMiB: Math.round(median(own.map((run) => run.peakMiB))),
-      aboveImportsMiB: Math.round(median(own.map((run) => run.peakMiB - run.importsMiB))),
-      firstLoss: own[0]?.losses[0],
-      lastLoss: own[0]?.losses.at(-1),
+      who: trainers[i]?.who ?? '',
+      'tokens/s': withQuartiles(speed, 0),
+      ...(peer === undefined ? {} : { 'speed over PEFT f32': withQuartiles(ratioSpread(peer.ms, own.ms), 2) }),
+      'peak MiB': Math.round(own.memory.peakMiB),
+      'above imports': Math.round(above(own)),
+      ...(peer === undefined ? {} : { 'memory over PEFT f32': digits(above(own) / above(peer), 3) }),
+      'first loss': digits(own.firstLoss, 4),
+      'peak GFLOP/s': peaks === undefined ? null : Math.round(spread(peaks).median),
     };
   });
-  console.table(rows);
-  return { shape, rank, batch, tokens, rows };
 }

@@ -1,43 +1,70 @@
-"""The peer of bench/step.child.ts: transformers + PEFT training steps on the same model folder. Prints one JSON line.
+"""The peer of bench/step.child.ts: transformers + PEFT on the same model folder and the same tokens. Answers each line with one of JSON:
+"load" (then the model is there), "step" (one training step) and "memory".
 
-usage: python step.py MODEL_FOLDER RANK BATCH TOKENS STEPS DTYPE(f32|bf16)
+usage: python step.py THREADS MODEL_FOLDER RANK BATCH TOKENS none|blocks f32|bf16|f16
 """
 import json
 import sys
 import time
 
-
-def rss_mib(field):
-    with open("/proc/self/status") as f:
-        for line in f:
-            if line.startswith(field):
-                return int(line.split()[1]) / 1024
-    return 0.0
-
-
-import torch
 import peft
+import torch
 import transformers
 
-folder, rank, batch, tokens, steps, dtype = sys.argv[1], *map(int, sys.argv[2:6]), sys.argv[6]
-torch.set_num_threads(2)
+
+def status_mib(field):
+    with open("/proc/self/status") as f:
+        return next((int(line.split()[1]) / 1024 for line in f if line.startswith(field)), 0.0)
+
+
+threads, folder, rank, batch, tokens, checkpointing, dtype = sys.argv[1:]
+torch.set_num_threads(int(threads))
 transformers.logging.set_verbosity_error()
-imports = rss_mib("VmRSS")
-model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32 if dtype == "f32" else torch.bfloat16, attn_implementation="sdpa")
-config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-model = peft.get_peft_model(model, config)
-trained = [p for p in model.parameters() if p.requires_grad]
-optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True)
-generator = torch.Generator().manual_seed(1)
-ids = torch.randint(3, model.config.vocab_size, (batch, tokens), generator=generator)
-times, losses = [], []
-for _ in range(steps):
+imports = status_mib("VmRSS")
+
+
+def random_rows(vocab):
+    """The same token ids as in step.child.ts."""
+    state, ids = 1, []
+    for _ in range(int(batch) * int(tokens)):
+        state = (state * 1664525 + 1013904223) % 2**32
+        ids.append(3 + state % (vocab - 3))
+    return torch.tensor(ids).view(int(batch), int(tokens))
+
+
+def load():
+    kind = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[dtype]
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=kind, attn_implementation="sdpa")
+    config = peft.LoraConfig(r=int(rank), lora_alpha=2 * int(rank), target_modules="all-linear", task_type="CAUSAL_LM")
+    model = peft.get_peft_model(model, config).train()
+    model.config.use_cache = False
+    if checkpointing == "blocks":
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return model, trained, torch.optim.AdamW(trained, lr=1e-4, fused=True), random_rows(model.config.vocab_size)
+
+
+def step(model, trained, optimizer, ids):
     start = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
     loss = model(input_ids=ids, labels=ids).loss
     loss.backward()
     torch.nn.utils.clip_grad_norm_(trained, 1.0)
     optimizer.step()
-    losses.append(loss.item())
-    times.append(time.perf_counter() - start)
-print(json.dumps({"who": f"PEFT {dtype}", "seconds": times, "losses": losses, "importsMiB": imports, "peakMiB": rss_mib("VmHWM"), "versions": {"torch": torch.__version__, "peft": peft.__version__}}))
+    value = loss.item()
+    return {"ms": (time.perf_counter() - start) * 1000, "loss": value}
+
+
+loaded = None
+for line in sys.stdin:
+    try:
+        if line.strip() != "memory" and loaded is None:
+            loaded = load()
+        if line.strip() == "step":
+            answer = step(*loaded)
+        else:
+            answer = {"importsMiB": imports, "peakMiB": status_mib("VmHWM"), "anonymousMiB": status_mib("RssAnon"), "fileMiB": status_mib("RssFile")}
+    except Exception as fault:  # the other side tells
+        answer = {"error": f"{type(fault).__name__}: {fault}"}
+    print(json.dumps(answer), flush=True)

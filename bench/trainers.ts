@@ -1,0 +1,55 @@
+import path from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { type LineWorker, startLineWorker } from './line-worker.ts';
+import { peerCommand, type Peers } from './peers.ts';
+
+/** What is trained on: rank on all linears, batch × tokens random ones. */
+export interface Training {
+  readonly rank: number;
+  readonly batch: number;
+  readonly tokens: number;
+}
+
+export const usualTraining: Training = { rank: 16, batch: 4, tokens: 256 };
+
+/** One side's way of training: a process of its own, so that its peak memory is its own. */
+export interface Trainer {
+  readonly who: string;
+  readonly checkpointing: 'none' | 'blocks';
+  start(folder: string, training: Training): LineWorker;
+}
+
+export interface StepAnswer {
+  readonly ms: number;
+  readonly loss: number;
+}
+
+/** MiB. `imports` is what the process held before there was a model. */
+export interface MemoryAnswer {
+  readonly importsMiB: number;
+  readonly peakMiB: number;
+  readonly anonymousMiB: number;
+  readonly fileMiB: number;
+  readonly poolPeakMiB?: number;
+  readonly savedMiB?: number;
+}
+
+const child = path.join(path.dirname(fileURLToPath(import.meta.url)), 'step.child.ts');
+
+/** `env` and `who` say what is special about it. */
+export function ourTrainer(who: string, checkpointing: 'none' | 'blocks', env: Readonly<Record<string, string>> = {}): Trainer {
+  return {
+    who,
+    checkpointing,
+    start: (folder, { rank, batch, tokens }) =>
+      startLineWorker({ file: process.execPath, args: ['--import', 'tsx', child, folder, String(rank), String(batch), String(tokens), checkpointing], env }),
+  };
+}
+
+export function peftTrainer(peers: Peers, dtype: 'f32' | 'bf16' | 'f16', checkpointing: 'none' | 'blocks'): Trainer {
+  return {
+    who: `PEFT ${dtype}${checkpointing === 'blocks' ? ', checkpointed' : ''}`,
+    checkpointing,
+    start: (folder, { rank, batch, tokens }) => startLineWorker(peerCommand(peers, 'step.py', [folder, rank, batch, tokens, checkpointing, dtype])),
+  };
+}
