@@ -1,20 +1,30 @@
 // npm run bench -- --help
 import { openDevice } from '../src/device.ts';
+import { adapterSwitch } from './adapter-switch.ts';
 import type { Bench, BenchContext } from './bench.ts';
 import { loraLinear } from './lora-linear.ts';
+import { memory } from './memory.ts';
+import { optimizer } from './optimizer.ts';
 import { helpText, readCommandLine } from './options.ts';
 import { openPeakMeter } from './peak.ts';
 import { findPeers } from './peers.ts';
+import { profile } from './profile.ts';
 import { rmsNorm } from './rms-norm.ts';
 import { saveResult } from './save.ts';
+import { scaling } from './scaling.ts';
 import { step } from './step.ts';
 import { renderTable } from './table.ts';
 
 /** Every bench by its name; a new one is a file and a line. */
 const benches: Readonly<Record<string, Bench>> = {
   'lora-linear': loraLinear,
-  'rms-norm': rmsNorm,
   step,
+  optimizer,
+  'rms-norm': rmsNorm,
+  'adapter-switch': adapterSwitch,
+  memory,
+  profile,
+  scaling,
 };
 
 const options = readCommandLine(process.argv.slice(2), benches);

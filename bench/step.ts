@@ -4,7 +4,7 @@ import { peakParty } from './peak.ts';
 import { withRandomModel } from './random-model.ts';
 import { chosenModels, type ModelShape } from './shapes.ts';
 import { digits, type Row, withQuartiles } from './table.ts';
-import { type MemoryAnswer, ourTrainer, peftTrainer, type StepAnswer, type Trainer, usualTraining } from './trainers.ts';
+import { checkLosses, type MemoryAnswer, ourTrainer, peftTrainer, type StepAnswer, type Trainer, usualTraining } from './trainers.ts';
 
 /** Training steps (r16 on all linears, 4×256 tokens, bf16 base) beside PEFT in turns: tokens/s, peak memory, the first losses compared. */
 export const step: Bench = {
@@ -52,21 +52,12 @@ async function measure(shape: ModelShape, context: BenchContext): Promise<Row[]>
       for (const [i, worker] of workers.entries()) {
         trained.push({ ms: samples[trainers[i]?.who ?? ''] ?? [], firstLoss: losses[i]?.[0] ?? NaN, memory: (await worker.ask('memory')) as MemoryAnswer });
       }
-      checkLosses(trainers, trained);
+      checkLosses('step', trained.map(({ firstLoss }, i) => ({ trainer: trainers[i] as Trainer, firstLoss })));
       return rowsOf(trainers, trained, samples['peak']);
     } finally {
       for (const worker of workers) await worker.stop();
     }
   });
-}
-
-// B is zero at the first step, so everybody computes the base model's loss on the same tokens; 16-bit arithmetic may stray by its rounding.
-function checkLosses(trainers: readonly Trainer[], trained: readonly Trained[]): void {
-  const [wanted = NaN] = trained.filter((_, i) => trainers[i]?.who === 'PEFT f32').concat(trained).map(({ firstLoss }) => firstLoss);
-  for (const [i, { firstLoss }] of trained.entries()) {
-    const allowed = /bf16|f16|medium/.test(trainers[i]?.who ?? '') ? 0.05 : 1e-3;
-    if (!(Math.abs(firstLoss - wanted) <= allowed)) throw new Error(`step: the first loss of ${trainers[i]?.who} must be ${wanted} within ${allowed} (found ${firstLoss})`);
-  }
 }
 
 function rowsOf(trainers: readonly Trainer[], trained: readonly Trained[], peaks: readonly number[] | undefined): Row[] {

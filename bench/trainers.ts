@@ -53,3 +53,15 @@ export function peftTrainer(peers: Peers, dtype: 'f32' | 'bf16' | 'f16', checkpo
     start: (folder, { rank, batch, tokens }) => startLineWorker(peerCommand(peers, 'step.py', [folder, rank, batch, tokens, checkpointing, dtype])),
   };
 }
+
+/**
+ * B is zero at the first step, so everybody computes the base model's loss on the same tokens; 16-bit arithmetic may stray by its
+ * rounding. @throws Error that names who strays
+ */
+export function checkLosses(bench: string, runs: readonly { readonly trainer: Trainer; readonly firstLoss: number }[]): void {
+  const wanted = (runs.find(({ trainer }) => trainer.who === 'PEFT f32') ?? runs[0])?.firstLoss ?? NaN;
+  for (const { trainer: { who }, firstLoss } of runs) {
+    const allowed = /bf16|f16|medium/.test(who) ? 0.05 : 1e-3;
+    if (!(Math.abs(firstLoss - wanted) <= allowed)) throw new Error(`${bench}: the first loss of ${who} must be ${wanted} within ${allowed} (found ${firstLoss})`);
+  }
+}
