@@ -1,4 +1,4 @@
-import type { Device } from '../src/device.ts';
+import type { Device, MatmulPrecision } from '../src/device.ts';
 import type { DType } from '../src/tensor.ts';
 import type { PeakMeter } from './peak.ts';
 import type { Peers } from './peers.ts';
@@ -12,6 +12,8 @@ export interface BenchOptions {
   readonly shape: string | null;
   /** Of W0. */
   readonly dtype: DType;
+  /** Of `context.device`. */
+  readonly precision: MatmulPrecision;
   /** Turns of each party; null: the bench's own choice. */
   readonly rounds: number | null;
 }
@@ -20,6 +22,8 @@ export interface BenchOptions {
 export interface BenchContext {
   readonly options: BenchOptions;
   readonly device: Device;
+  /** The same processor with matmulPrecision 'medium', for benches that show both; null where that would gain nothing, or is `device`. */
+  readonly medium: Device | null;
   /** PyTorch + PEFT, with as many threads as the device; null: not asked for, or not there. */
   readonly peers: Peers | null;
   /** null: the program could not be built. */

@@ -1,5 +1,6 @@
-import { flopFloor, frozenFlops, layerName, makeLayerWork, type LayerShape } from '../src/cli/layer-work.ts';
+import { flopFloor, frozenFlops, layerName, makeLayerWork, type LayerShape, type LayerWork } from '../src/cli/layer-work.ts';
 import { deviceParty, type Party, ratioSpread, spread, takeTurns } from '../src/cli/turns.ts';
+import type { Device, MatmulPrecision } from '../src/device.ts';
 import type { Bench, BenchContext } from './bench.ts';
 import { peakParty } from './peak.ts';
 import { startPeerWorker, type PeerWorker } from './peers.ts';
@@ -29,73 +30,84 @@ export const loraLinear: Bench = {
   about: 'a LoRA linear, forward and backward, over its frozen layer and beside PEFT; --shape TxKxNxr, --dtype of W0',
   usual: true,
   async run(context) {
-    const worker = context.peers === null ? null : startPeerWorker(context.peers);
+    const { options, peers, medium } = context;
+    const worker = peers === null ? null : startPeerWorker(peers);
     try {
       const rows: Samples[] = [];
       for (const shape of chosenShapes(context)) rows.push(await measure(context, shape, worker));
-      const ours = Object.entries({ [`ours, W0 ${context.options.dtype}`]: rows.map((row) => ourRow(row)) });
-      return { tables: Object.fromEntries(worker === null ? ours : [...ours, ['beside PEFT', rows.map((row) => peerRow(row))]]) };
+      const { dtype, precision } = options;
+      const tables: Record<string, Row[]> = { [`ours, W0 ${dtype}, ${precision}`]: rows.map((row) => ourRow(row, '', precision)) };
+      if (medium !== null) tables[`ours, W0 ${dtype}, medium`] = rows.map((row) => ourRow(row, 'medium ', 'medium'));
+      if (worker !== null) tables['beside PEFT f32, p=0'] = rows.map((row) => peerRow(row, 'p=0'));
+      if (worker !== null) tables['beside PEFT f32, p=0.1'] = rows.map((row) => peerRow(row, 'p=0.1'));
+      return { tables };
     } finally {
       await worker?.stop();
     }
   },
 };
 
+const works = ['frozen', 'p=0', 'p=0.1'] as const;
+
+/** Milliseconds of each work (`p=0`), ours in medium (`medium p=0`) and theirs (`PEFT p=0`, `PEFT bf16 p=0`), and both peaks. */
 interface Samples {
   readonly shape: LayerShape;
   readonly of: Readonly<Record<string, readonly number[]>>;
 }
 
-async function measure({ device, peak, options }: BenchContext, shape: LayerShape, worker: PeerWorker | null): Promise<Samples> {
-  const layer = makeLayerWork(device, shape, options.dtype);
-  try {
+async function measure({ device, medium, peak, options }: BenchContext, shape: LayerShape, worker: PeerWorker | null): Promise<Samples> {
+  const layers: LayerWork[] = [];
+  const parties: Record<string, Party> = {};
+  const addOurs = async (on: Device, prefix: string): Promise<void> => {
+    const layer = makeLayerWork(on, shape, options.dtype);
+    layers.push(layer);
     await layer.check();
-    const parties: Record<string, Party> = {
-      frozen: deviceParty(device, layer.frozen),
-      'p=0': deviceParty(device, layer.lora(0)),
-      'p=0.1': deviceParty(device, layer.lora(0.1)),
-      ...(peak === null ? {} : { peak: peakParty(peak, 'f32', device.info.threads) }),
-    };
+    for (const work of works) parties[prefix + work] = deviceParty(on, work === 'frozen' ? layer.frozen : layer.lora(Number(work.slice(2))));
+  };
+  try {
+    await addOurs(device, '');
+    if (medium !== null) await addOurs(medium, 'medium ');
+    if (peak !== null) for (const kind of ['f32', 'bf16'] as const) parties[`peak ${kind}`] = peakParty(peak, kind, device.info.threads);
     if (worker !== null) {
-      const theirs = await worker.setUp('lora_linear', { ...shape, dtype: 'f32' });
-      for (const work of ['frozen', 'p=0', 'p=0.1']) parties[`PEFT ${work}`] = theirs.party(work);
+      const theirs = await worker.setUp('lora_linear', { ...shape, dtypes: options.all ? ['f32', 'bf16'] : ['f32'] });
+      for (const work of theirs.facts['works'] as string[]) parties[`PEFT ${work}`] = theirs.party(work);
     }
     return { shape, of: await takeTurns(parties, { rounds: options.rounds ?? 9, rest: worker === null ? 0 : 15 }) };
   } finally {
-    layer.dispose();
+    for (const layer of layers) layer.dispose();
   }
 }
 
-function ourRow({ shape, of }: Samples): Row {
-  const frozen = of['frozen'] ?? [];
+function ourRow({ shape, of }: Samples, prefix: '' | 'medium ', precision: MatmulPrecision): Row {
+  const frozen = of[`${prefix}frozen`] ?? [];
   const rate = frozenFlops(shape) / spread(frozen).median / 1e6;
-  const peak = of['peak'] === undefined ? null : spread(of['peak']).median;
-  const over = (name: string): string => withQuartiles(ratioSpread(of[name] ?? [], frozen), 3);
+  const peaks = of[precision === 'medium' ? 'peak bf16' : 'peak f32'];
+  const peak = peaks === undefined ? null : spread(peaks).median;
+  const over = (work: string): string => withQuartiles(ratioSpread(of[prefix + work] ?? [], frozen), 3);
   return {
     'T×K→N r': layerName(shape),
     'frozen ms': withQuartiles(spread(frozen), 2),
     'GFLOP/s': Math.round(rate),
     'of peak': peak === null ? null : digits(rate / peak, 3),
-    'peak GFLOP/s': peak === null ? null : Math.round(peak),
+    'peak GFLOP/s': digits(peak, 0),
     'p=0 / frozen': over('p=0'),
     'p=0.1 / frozen': over('p=0.1'),
     'FLOP floor': digits(flopFloor(shape), 3),
   };
 }
 
-function peerRow({ shape, of }: Samples): Row {
+function peerRow({ shape, of }: Samples, work: 'p=0' | 'p=0.1'): Row {
+  const theirs = of[`PEFT ${work}`] ?? [];
   const ms = (name: string): number | null => digits(spread(of[name] ?? []).median, 2);
-  const ratio = (work: string): string => withQuartiles(ratioSpread(of[work] ?? [], of[`PEFT ${work}`] ?? []), 3);
+  const over = (name: string): string | null => (of[name] === undefined ? null : withQuartiles(ratioSpread(of[name], theirs), 3));
   return {
     'T×K→N r': layerName(shape),
-    'ours p=0 ms': ms('p=0'),
-    'PEFT f32 p=0 ms': ms('PEFT p=0'),
-    'ours / PEFT p=0': ratio('p=0'),
-    'ours p=0.1 ms': ms('p=0.1'),
-    'PEFT f32 p=0.1 ms': ms('PEFT p=0.1'),
-    'ours / PEFT p=0.1': ratio('p=0.1'),
-    'nn.Linear ms': ms('PEFT frozen'),
-    'frozen, ours / nn.Linear': ratio('frozen'),
-    'PEFT p=0 / nn.Linear': digits(ratioSpread(of['PEFT p=0'] ?? [], of['PEFT frozen'] ?? []).median, 3),
+    'PEFT ms': ms(`PEFT ${work}`),
+    'ours ms': ms(work),
+    'ours / PEFT': over(work),
+    ...(of[`medium ${work}`] === undefined ? {} : { 'medium ms': ms(`medium ${work}`), 'medium / PEFT': over(`medium ${work}`) }),
+    ...(of[`PEFT bf16 ${work}`] === undefined ? {} : { 'PEFT bf16 / PEFT': over(`PEFT bf16 ${work}`) }),
+    'PEFT / nn.Linear': digits(ratioSpread(theirs, of['PEFT frozen'] ?? []).median, 3),
+    'frozen, ours / nn.Linear': digits(ratioSpread(of['frozen'] ?? [], of['PEFT frozen'] ?? []).median, 3),
   };
 }

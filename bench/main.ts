@@ -1,5 +1,5 @@
 // npm run bench -- --help
-import { openDevice } from '../src/device.ts';
+import { type Device, openDevice } from '../src/device.ts';
 import { adapterSwitch } from './adapter-switch.ts';
 import type { Bench, BenchContext } from './bench.ts';
 import { loraLinear } from './lora-linear.ts';
@@ -32,15 +32,25 @@ if (options.help) console.log(helpText(benches));
 else await runAll();
 
 async function runAll(): Promise<void> {
-  await using device = await openDevice('cpu');
+  await using device = await openDevice('cpu', { matmulPrecision: options.precision });
+  await using medium = await openMedium();
   const peers = options.peers ? findPeers(options.python, device.info.threads) : null;
-  const context: BenchContext = { options, device, peers, peak: openPeakMeter() };
-  console.log(`${device.info.name}, kernels ${device.info.kernels}, ${device.info.threads} threads`);
+  const context: BenchContext = { options, device, medium, peers, peak: openPeakMeter() };
+  console.log(`${device.info.name}, kernels ${device.info.kernels}, ${device.info.threads} threads, matmulPrecision ${device.info.matmulPrecision}`);
   try {
     for (const name of options.names) await runOne(name, benches[name] as Bench, context);
   } finally {
     await context.peak?.stop();
   }
+}
+
+/** null where it would compute as `highest` does. */
+async function openMedium(): Promise<Device | null> {
+  if (options.precision === 'medium') return null;
+  const device = await openDevice('cpu', { matmulPrecision: 'medium' });
+  if (device.info.matmulPrecision === 'medium') return device;
+  device.close();
+  return null;
 }
 
 async function runOne(name: string, bench: Bench, context: BenchContext): Promise<void> {

@@ -24,9 +24,9 @@ export const memory: Bench = {
   },
 };
 
-function trainersOf({ peers }: BenchContext): readonly Trainer[] {
+function trainersOf({ peers, options: { precision } }: BenchContext): readonly Trainer[] {
   const both = ['none', 'blocks'] as const;
-  const ours = [ourTrainer('lowrank', 'none'), ourTrainer('lowrank, checkpointed', 'blocks')];
+  const ours = both.map((checkpointing) => ourTrainer({ checkpointing, precision }));
   return peers === null ? ours : [...ours, ...both.flatMap((checkpointing) => [peftTrainer(peers, 'f32', checkpointing), peftTrainer(peers, 'bf16', checkpointing)])];
 }
 

@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { type MatmulPrecision, matmulPrecisions } from '../src/device.ts';
 import type { DType } from '../src/tensor.ts';
 import type { Bench, BenchOptions } from './bench.ts';
 
@@ -24,15 +25,18 @@ export function readCommandLine(args: readonly string[], benches: Readonly<Recor
       python: { type: 'string' },
       shape: { type: 'string' },
       dtype: { type: 'string', default: 'bf16' },
+      precision: { type: 'string', default: 'highest' satisfies MatmulPrecision },
       rounds: { type: 'string' },
       save: { type: 'boolean', default: false },
     },
   });
   const { help, save, peers, python, all } = values;
+  const precision = matmulPrecisions.find((each) => each === values.precision);
+  if (precision === undefined) throw new Error(`bench: --precision must be one of ${matmulPrecisions.join(', ')} (found ${values.precision})`);
   const [dtype, rounds] = [dtypes.find((each) => each === values.dtype), values.rounds === undefined ? null : Number(values.rounds)];
   if (dtype === undefined) throw new Error(`bench: --dtype must be one of ${dtypes.join(', ')} (found ${values.dtype})`);
   if (rounds !== null && !(Number.isInteger(rounds) && rounds >= 1)) throw new Error(`bench: --rounds must be a whole number of at least 1 (found ${values.rounds})`);
-  return { help, save, peers, python, all, dtype, rounds, shape: values.shape ?? null, names: chosenNames(values.only, all, benches) };
+  return { help, save, peers, python, all, dtype, precision, rounds, shape: values.shape ?? null, names: chosenNames(values.only, all, benches) };
 }
 
 function chosenNames(only: string | undefined, all: boolean, benches: Readonly<Record<string, Bench>>): readonly string[] {
@@ -45,10 +49,13 @@ function chosenNames(only: string | undefined, all: boolean, benches: Readonly<R
 export function helpText(benches: Readonly<Record<string, Bench>>): string {
   const width = Math.max(...Object.keys(benches).map((name) => name.length));
   return [
-    'npm run bench -- [--only NAME,NAME] [--all] [--peers [--python FILE]] [--shape NAME] [--dtype bf16|f16|f32] [--rounds N] [--save]',
+    'npm run bench -- [--only NAME,NAME] [--all] [--peers [--python FILE]] [--shape NAME] [--dtype bf16|f16|f32]',
+    '             [--precision highest|medium] [--rounds N] [--save]',
     '',
     '--all     every bench and shape instead of a short set',
     '--peers   PyTorch + PEFT on the same work in turns (a Python with torch, transformers, peft: --python, LOWRANK_PEERS_PYTHON, .peers/)',
+    '--shape   one of a bench that has several; --dtype of W0 (lora-linear, scaling)',
+    '--precision medium: products of frozen weights in bf16 where that is faster (lora-linear and step show both without it)',
     '--rounds  turns of each side',
     '--save    bench/results/cpu-NAME-DATE.json',
     '',

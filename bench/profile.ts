@@ -17,11 +17,11 @@ export const profile: Bench = {
     const tables: Record<string, Row[]> = {};
     for (const [, shape] of chosenModels('profile', options.shape, ['smollm'])) {
       const peaks = [await peakNow(context)];
-      const steps = await tracedSteps(shape, options.rounds ?? 5);
+      const steps = await tracedSteps(shape, context);
       peaks.push(await peakNow(context));
       const peak = peaks.every((value) => value !== null) ? spread(peaks.map(Number)).low : null;
       const { rank, batch, tokens } = usualTraining;
-      const title = `${shape.name}, r${rank} on all linears, ${batch}×${tokens} tokens`;
+      const title = `${shape.name}, r${rank} on all linears, ${batch}×${tokens} tokens${options.precision === 'medium' ? ', medium' : ''}`;
       tables[title] = profileRows(steps, ({ name }) => name, peak);
       if (options.all) tables[`${title}, by shape`] = profileRows(steps, ({ name, shapes }) => `${name} ${shapes}`, peak);
     }
@@ -30,13 +30,14 @@ export const profile: Bench = {
 };
 
 async function peakNow({ peak, device }: BenchContext): Promise<number | null> {
-  return peak === null ? null : peak.rate('f32', device.info.threads);
+  return peak === null ? null : peak.rate(device.info.matmulPrecision === 'medium' ? 'bf16' : 'f32', device.info.threads);
 }
 
-async function tracedSteps(shape: ModelShape, rounds: number): Promise<readonly (readonly TracedOp[])[]> {
+async function tracedSteps(shape: ModelShape, { options }: BenchContext): Promise<readonly (readonly TracedOp[])[]> {
+  const rounds = options.rounds ?? 5;
   return withRandomModel(shape, async (folder) => {
     const file = path.join(folder, 'trace.json');
-    const worker = ourTrainer('lowrank', 'none', { LOWRANK_TRACE: file }).start(folder, usualTraining);
+    const worker = ourTrainer({ precision: options.precision, env: { LOWRANK_TRACE: file } }).start(folder, usualTraining);
     try {
       for (let i = 0; i <= rounds; i++) await worker.ask('step');
     } finally {

@@ -1,10 +1,11 @@
-// usage: step.child.ts MODEL_FOLDER RANK BATCH TOKENS none|blocks. Our side of bench/step.ts and bench/memory.ts: answers each line with
-// one line of JSON, "load" (then the model is there), "step" (one training step on random tokens) and "memory".
+// usage: step.child.ts MODEL_FOLDER RANK BATCH TOKENS none|blocks highest|medium. Our side of bench/step.ts and bench/memory.ts:
+// answers each line with one of JSON, "load" (then the model is there), "step" (one training step on random tokens) and "memory".
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
+import type { MatmulPrecision } from '../src/device.ts';
 import { AdamW, attachLora, loadModel, makeBatch, openDevice, trainStep } from '../src/index.ts';
 
-const [folder = '', rank = '16', batch = '4', tokens = '256', checkpointing = 'none'] = process.argv.slice(2);
+const [folder = '', rank = '16', batch = '4', tokens = '256', checkpointing = 'none', precision = 'highest'] = process.argv.slice(2);
 
 /** MiB from a line of /proc/self/status. */
 function statusMiB(field: string): number {
@@ -24,7 +25,7 @@ function randomRows(vocab: number): { inputIds: Int32Array; labels: Int32Array }
   });
 }
 
-await using device = await openDevice('cpu');
+await using device = await openDevice('cpu', { matmulPrecision: precision as MatmulPrecision });
 const importsMiB = statusMiB('VmRSS');
 
 async function load() {

@@ -20,8 +20,8 @@ export const step: Bench = {
   },
 };
 
-function trainersOf({ peers, options: { all } }: BenchContext): readonly Trainer[] {
-  const ours = [ourTrainer('lowrank', 'none'), ourTrainer('lowrank, checkpointed', 'blocks')];
+function trainersOf({ peers, medium, options: { all, precision } }: BenchContext): readonly Trainer[] {
+  const ours = [ourTrainer({ precision }), ourTrainer({ precision, checkpointing: 'blocks' }), ...(medium === null ? [] : [ourTrainer({ precision: 'medium' })])];
   if (peers === null) return ours;
   return [...ours, ...(all ? (['f32', 'bf16', 'f16'] as const) : (['f32', 'bf16'] as const)).map((dtype) => peftTrainer(peers, dtype, 'none'))];
 }

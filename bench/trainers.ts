@@ -1,7 +1,10 @@
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import type { MatmulPrecision } from '../src/device.ts';
 import { type LineWorker, startLineWorker } from './line-worker.ts';
 import { peerCommand, type Peers } from './peers.ts';
+
+type Checkpointing = 'none' | 'blocks';
 
 /** What is trained on: rank on all linears, batch × tokens random ones. */
 export interface Training {
@@ -15,7 +18,7 @@ export const usualTraining: Training = { rank: 16, batch: 4, tokens: 256 };
 /** One side's way of training: a process of its own, so that its peak memory is its own. */
 export interface Trainer {
   readonly who: string;
-  readonly checkpointing: 'none' | 'blocks';
+  readonly checkpointing: Checkpointing;
   start(folder: string, training: Training): LineWorker;
 }
 
@@ -36,17 +39,22 @@ export interface MemoryAnswer {
 
 const child = path.join(path.dirname(fileURLToPath(import.meta.url)), 'step.child.ts');
 
-/** `env` and `who` say what is special about it. */
-export function ourTrainer(who: string, checkpointing: 'none' | 'blocks', env: Readonly<Record<string, string>> = {}): Trainer {
+export interface OurTrainer {
+  readonly checkpointing?: Checkpointing; // 'none'
+  readonly precision?: MatmulPrecision; // 'highest'
+  readonly env?: Readonly<Record<string, string>>;
+}
+
+export function ourTrainer({ checkpointing = 'none', precision = 'highest', env = {} }: OurTrainer = {}): Trainer {
   return {
-    who,
+    who: `lowrank${precision === 'medium' ? ', medium' : ''}${checkpointing === 'blocks' ? ', checkpointed' : ''}`,
     checkpointing,
     start: (folder, { rank, batch, tokens }) =>
-      startLineWorker({ file: process.execPath, args: ['--import', 'tsx', child, folder, String(rank), String(batch), String(tokens), checkpointing], env }),
+      startLineWorker({ file: process.execPath, args: ['--import', 'tsx', child, folder, ...[rank, batch, tokens].map(String), checkpointing, precision], env }),
   };
 }
 
-export function peftTrainer(peers: Peers, dtype: 'f32' | 'bf16' | 'f16', checkpointing: 'none' | 'blocks'): Trainer {
+export function peftTrainer(peers: Peers, dtype: 'f32' | 'bf16' | 'f16', checkpointing: Checkpointing): Trainer {
   return {
     who: `PEFT ${dtype}${checkpointing === 'blocks' ? ', checkpointed' : ''}`,
     checkpointing,

@@ -3,13 +3,21 @@ import peft
 import torch
 
 
-def setup(T, K, N, r, dtype):
+def setup(T, K, N, r, dtypes):
+    works = {}
+    for dtype in dtypes:
+        prefix = "" if dtype == "f32" else f"{dtype} "
+        for name, once in layer_works(T, K, N, r, {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[dtype]).items():
+            works[prefix + name] = once
+    return works, {"works": list(works)}
+
+
+def layer_works(T, K, N, r, dtype):
     torch.manual_seed(1)
-    kind = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[dtype]
-    base = torch.nn.Linear(K, N, bias=False, dtype=kind)
+    base = torch.nn.Linear(K, N, bias=False, dtype=dtype)
     base.weight.requires_grad_(False)
-    x = torch.randn(T, K, dtype=kind).div_(8).requires_grad_(True)
-    dy = torch.randn(T, N, dtype=kind).div_(8)
+    x = torch.randn(T, K, dtype=dtype).div_(8).requires_grad_(True)
+    dy = torch.randn(T, N, dtype=dtype).div_(8)
     layers = {f"p={p:g}": adapted(base, r, p) for p in (0, 0.1)}
 
     def work(layer):
@@ -28,7 +36,7 @@ def setup(T, K, N, r, dtype):
     grads = [p.grad is not None for p in layers["p=0"].parameters() if p.requires_grad]
     if grads != [True, True] or x.grad is None:
         raise RuntimeError(f"PEFT's layer must give gradients to x, A and B (it gave {grads})")
-    return works, {}
+    return works
 
 
 def adapted(base, rank, dropout):
