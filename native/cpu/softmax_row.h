@@ -1,4 +1,4 @@
-// Cross entropy of one row of logits, for cross_entropy_inplace and for the chunks of linear_cross_entropy.
+// Cross entropy of one row of logits, and the parts of it that linear_cross_entropy shares.
 #pragma once
 #include <math.h>
 
