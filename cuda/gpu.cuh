@@ -2,7 +2,9 @@
 // Rules for kernels: no asm but in ptx.cuh, no <<<>>>, no __shared__ declarations (carve GPU_SHARED), warp operations with their mask,
 // no waiting for other blocks, 64-bit offsets. Host code that launches stands in the same file.
 #pragma once
+#include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #ifdef LOWRANK_CUSIM
 #include <cusim/emulator/runtime.h>

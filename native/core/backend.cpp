@@ -22,7 +22,7 @@ std::string own_folder() {
 }
 
 std::string plugin_path(const char* kind) {
-  const char* chosen = strcmp(kind, "cuda") == 0 ? getenv("LOWRANK_CUDA_PLUGIN") : nullptr;
+  const char* chosen = getenv(strcmp(kind, "cuda") == 0 ? "LOWRANK_CUDA_PLUGIN" : "LOWRANK_CUSIM_PLUGIN");
   return chosen != nullptr ? chosen : own_folder() + "/liblowrank_" + kind + ".so";
 }
 

@@ -55,7 +55,8 @@ struct Backend {
 extern "C" typedef const Backend* (*BackendEntry)(int32_t abi);
 constexpr const char* kBackendSymbol = "lowrank_backend";
 
-// Finds a backend: "cpu", or a plugin next to this binary (or in $LOWRANK_CUDA_PLUGIN). nullptr: `why` tells the reason.
+// Finds a backend: "cpu", or a plugin next to this binary ("cuda": or in $LOWRANK_CUDA_PLUGIN; "cusim": or in
+// $LOWRANK_CUSIM_PLUGIN). nullptr: `why` tells the reason.
 const Backend* find_backend(const char* kind, char* why, size_t size);
 
 }  // namespace lowrank

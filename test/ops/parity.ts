@@ -1,6 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Device, type MatmulPrecision, openDevice, probeDevices } from '../../src/device.ts';
+import { LowrankError } from '../../src/error.ts';
 import type { Tensor } from '../../src/tensor.ts';
 import type { Numbers } from '../reference/numbers.ts';
 import { Bench, type Misalign } from './bench.ts';
@@ -29,16 +31,23 @@ export function bound(length: number, magnitude: number | Numbers, steps = 8): (
 
 interface Variant {
   readonly name: string;
-  readonly device: string;
-  readonly isa?: string;
+  readonly device: 'cpu' | 'cusim' | 'cuda';
+  /** What the addon finds in the environment when the device is opened. */
+  readonly environment: Readonly<Record<string, string | undefined>>;
   readonly matmulPrecision?: MatmulPrecision;
 }
 
-const cpuVariants: readonly Variant[] = (process.arch === 'x64' ? ['avx512', 'avx2', 'base'] : ['base']).map((isa) => ({ name: `cpu ${isa}`, device: 'cpu', isa }));
-const variants: readonly Variant[] = [...cpuVariants, { name: 'cusim', device: 'cusim' }, { name: 'cuda', device: 'cuda' }];
+const isas = process.arch === 'x64' ? ['avx512', 'avx2', 'base'] : ['base'];
+const checkedPlugin = fileURLToPath(new URL('../../build/Release/liblowrank_cusim_checked.so', import.meta.url));
+const variants: readonly Variant[] = [
+  ...isas.map((isa): Variant => ({ name: `cpu ${isa}`, device: 'cpu', environment: { LOWRANK_ISA: isa } })),
+  { name: 'cusim', device: 'cusim', environment: {} },
+  { name: 'cusim checked', device: 'cusim', environment: { LOWRANK_CUSIM_PLUGIN: checkedPlugin } },
+  { name: 'cuda', device: 'cuda', environment: {} },
+];
 
 // For ops with frozen products: they may round to bf16 here.
-const medium: Variant = { name: 'cpu avx512 medium', device: 'cpu', isa: 'avx512', matmulPrecision: 'medium' };
+const medium: Variant = { name: 'cpu avx512 medium', device: 'cpu', environment: { LOWRANK_ISA: 'avx512' }, matmulPrecision: 'medium' };
 
 const misalignments: readonly Misalign[] = [0, 1, 3];
 
@@ -49,46 +58,77 @@ export interface ParityOptions<Case> {
   readonly seed?: number;
   /** The op multiplies a frozen weight, and `run` heeds `bench.frozenFactor`: it is held to the oracle with `matmulPrecision: 'medium'` too. */
   readonly frozen?: boolean;
+  /** Cases that the emulator can't do in a second; everything else runs there too. */
+  readonly tooBigToEmulate?: (testCase: Case) => boolean;
 }
 
 /** The claim that a kernel agrees with the oracle: on every backend and instruction set that is here, for every case. */
-export function parity<Case>(op: string, { cases, run, seed = 1, frozen = false }: ParityOptions<Case>): void {
-  for (const variant of frozen ? [...variants, medium] : variants) {
+export function parity<Case>(op: string, options: ParityOptions<Case>): void {
+  for (const variant of options.frozen === true ? [...variants, medium] : variants) {
     const missing = unavailable(variant);
-    if (missing !== null) {
-      console.warn(`${variant.name}: ${cases.length} cases of ${op} not run (${missing})`);
-      continue;
-    }
-    describe(`${op} on ${variant.name}`, () => {
-      const devices: Device[] = [];
-      beforeAll(async () => {
-        for (const threads of [1, 3]) devices.push(await openVariant(variant, threads));
-      });
-      afterAll(() => devices.forEach((device) => device.close()));
-      it.each(cases.map((testCase) => [JSON.stringify(testCase), testCase] as const))('agrees with the oracle: %s', async (_, testCase) => {
-        for (const misalign of misalignments) await checkCase(devices, misalign, seed, (bench) => run(bench, testCase));
-      });
+    if (missing === null) describe(`${op} on ${variant.name}`, () => checkVariant(op, variant, options));
+    else console.warn(`${variant.name}: ${options.cases.length} cases of ${op} not run (${missing})`);
+  }
+}
+
+function checkVariant<Case>(op: string, variant: Variant, { cases, run, seed = 1, tooBigToEmulate = () => false }: ParityOptions<Case>): void {
+  const devices: Device[] = [];
+  const notRun = { 'no kernel yet': 0, 'too big to emulate': 0 };
+  beforeAll(async () => {
+    for (const threads of [1, 3]) devices.push(await openVariant(variant, threads));
+  });
+  afterAll(() => {
+    devices.forEach((device) => device.close());
+    for (const [why, count] of Object.entries(notRun)) if (count > 0) console.warn(`${variant.name}: ${count} cases of ${op} not run (${why})`);
+  });
+  for (const testCase of cases) {
+    it(`agrees with the oracle: ${JSON.stringify(testCase)}`, async (context) => {
+      if (variant.device === 'cusim' && tooBigToEmulate(testCase)) {
+        notRun['too big to emulate']++;
+        context.skip();
+      }
+      for (const misalign of misalignments) {
+        if (await checkCase(devices, misalign, seed, (bench) => run(bench, testCase))) continue;
+        notRun['no kernel yet']++;
+        context.skip();
+      }
     });
   }
 }
 
-// The same case with 1 and 3 threads: right, in bounds, the same bits, nothing left behind.
-async function checkCase(devices: readonly Device[], misalign: Misalign, seed: number, run: (bench: Bench) => readonly Output[]): Promise<void> {
+// The same case with 1 and 3 threads (on the emulator: in two schedules): right, in bounds, the same bits, nothing left behind.
+// False: the backend has no kernel for it.
+async function checkCase(devices: readonly Device[], misalign: Misalign, seed: number, run: (bench: Bench) => readonly Output[]): Promise<boolean> {
   let first: Uint8Array[] | undefined;
   for (const device of devices) {
     const live = device.stats().tensors;
     const bench = new Bench(device, misalign, seed);
-    const outputs = run(bench);
-    const bits: Uint8Array[] = [];
-    for (const output of outputs) {
-      bits.push(new Uint8Array(await output.got.bytes()));
-      checkOutput(output, await output.got.data());
+    try {
+      const outputs = run(bench);
+      if (device.kind !== 'cpu' && !(await hasKernel(device))) return false;
+      const bits: Uint8Array[] = [];
+      for (const output of outputs) {
+        bits.push(new Uint8Array(await output.got.bytes()));
+        checkOutput(output, await output.got.data());
+      }
+      await bench.checkBounds();
+      first ??= bits;
+      bits.forEach((own, i) => expect(Buffer.compare(own, first?.[i] ?? own), `${outputs[i]?.name}: same bits for any thread count`).toBe(0));
+    } finally {
+      bench.dispose();
     }
-    await bench.checkBounds();
-    bench.dispose();
     expect(device.stats().tensors, 'live tensors').toBe(live);
-    first ??= bits;
-    bits.forEach((own, i) => expect(Buffer.compare(own, first?.[i] ?? own), `${outputs[i]?.name}: same bits for any thread count`).toBe(0));
+  }
+  return true;
+}
+
+async function hasKernel(device: Device): Promise<boolean> {
+  try {
+    await device.fence();
+    return true;
+  } catch (error) {
+    if (error instanceof LowrankError && error.code === 'ERR_UNSUPPORTED') return false;
+    throw error;
   }
 }
 
@@ -120,15 +160,11 @@ function spoilOne(output: Output, got: Numbers): void {
   expect(firstFault(output, spoiled), `${output.name}: a spoiled element must be noticed`).not.toBeNull();
 }
 
-function unavailable(variant: Variant): string | null {
-  if (variant.device !== 'cpu') {
-    const { count, why } = probeDevices(variant.device as 'cuda');
-    return count > 0 ? null : (why.split(':')[0] ?? why);
-  }
-  return withEnvironment({ LOWRANK_ISA: variant.isa }, () => {
-    const { count, why } = probeDevices('cpu');
-    if (count === 0) return why;
-    return variant.matmulPrecision === 'medium' && !hasBf16() ? 'this processor has no AVX512-BF16' : null;
+function unavailable({ device, environment, matmulPrecision }: Variant): string | null {
+  return withEnvironment(environment, () => {
+    const { count, why } = probeDevices(device);
+    if (count === 0) return device === 'cpu' ? why : (why.split(':')[0] ?? why);
+    return matmulPrecision === 'medium' && !hasBf16() ? 'this processor has no AVX512-BF16' : null;
   });
 }
 
@@ -137,12 +173,13 @@ const hasBf16 = (): boolean => existsSync('/proc/cpuinfo') && readFileSync('/pro
 /** Opens a device as a variant wants it: the addon reads these variables when a device is opened. */
 async function openVariant(variant: Variant, threads: number): Promise<Device> {
   const { matmulPrecision = 'highest' } = variant;
-  const device = await withEnvironment({ LOWRANK_ISA: variant.isa }, () => openDevice(variant.device, { threads, matmulPrecision }));
+  const environment = { ...variant.environment, LOWRANK_CUSIM_SEED: String(threads) };
+  const device = await withEnvironment(environment, () => openDevice(variant.device, { threads, matmulPrecision }));
   expect(device.info.matmulPrecision).toBe(matmulPrecision);
   return device;
 }
 
-function withEnvironment<T>(variables: Record<string, string | undefined>, body: () => T): T {
+function withEnvironment<T>(variables: Readonly<Record<string, string | undefined>>, body: () => T): T {
   const before = Object.fromEntries(Object.keys(variables).map((name) => [name, process.env[name]]));
   setEnvironment(variables);
   try {
@@ -152,7 +189,7 @@ function withEnvironment<T>(variables: Record<string, string | undefined>, body:
   }
 }
 
-function setEnvironment(variables: Record<string, string | undefined>): void {
+function setEnvironment(variables: Readonly<Record<string, string | undefined>>): void {
   for (const [name, value] of Object.entries(variables)) {
     if (value === undefined) delete process.env[name];
     else process.env[name] = value;

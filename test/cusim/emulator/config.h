@@ -9,7 +9,7 @@ enum class Order { random, forward, reverse };           // in which ready threa
 enum class CopyArrival { at_wait, at_issue };            // when the bytes of a cp.async land
 
 struct Config {
-  uint64_t seed = 1;  // CUSIM_SEED in the environment
+  uint64_t seed = 1;  // LOWRANK_CUSIM_SEED in the environment, when a stream is made
   Order order = Order::random;
   CopyArrival copies = CopyArrival::at_wait;
   size_t shared_limit = 232448;  // bytes a block may have: sm_90's 227 KiB; sm_86 and sm_89 have 101376

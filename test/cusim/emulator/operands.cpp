@@ -33,9 +33,10 @@ OperandScope::OperandScope(std::vector<Operand> operands) : operands_(std::move(
 
 OperandScope::~OperandScope() { innermost = outer_; }
 
-void OperandScope::add(const Operand& operand) {
-  operands_.push_back(operand);
-  if (operand.role == Role::write) forget(operand, operands_);
+void OperandScope::declare(const Operand& operand) {
+  if (innermost == nullptr) return;
+  innermost->operands_.push_back(operand);
+  if (operand.role == Role::write) forget(operand, innermost->operands_);
 }
 
 const OperandScope* OperandScope::current() { return innermost; }

@@ -29,7 +29,8 @@ class OperandScope {
   OperandScope& operator=(const OperandScope&) = delete;
   ~OperandScope();
 
-  void add(const Operand& operand);  // scratch memory, taken on the way
+  // More for the innermost scope of this host thread, if there is one: scratch memory, taken on the way.
+  static void declare(const Operand& operand);
   const std::vector<Operand>& operands() const { return operands_; }
   static const OperandScope* current();
 

@@ -37,6 +37,7 @@ cudaError_t guarded(cudaError_t error, const Body& body) {
   }
 }
 
+// When a stream is made, because then no other thread can be changing the environment.
 void read_seed() {
   const char* seed = std::getenv("LOWRANK_CUSIM_SEED");
   if (seed != nullptr) config.seed = std::strtoull(seed, nullptr, 10);
@@ -78,7 +79,6 @@ cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaS
 cudaError_t cudaGetDeviceCount(int* count) { return *count = 2, cudaSuccess; }
 cudaError_t cudaSetDevice(int device) {
   if (device < 0 || device > 1) return cusim::note(cudaErrorInvalidDevice, "the emulator has devices 0 and 1");
-  cusim::read_seed();
   return cudaSuccess;
 }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
@@ -133,7 +133,11 @@ cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t) 
   return guarded(cudaErrorInvalidValue, [&] { device_memory.fill(memory, byte, bytes); });
 }
 
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) { return *stream = new cusim::Stream, cudaSuccess; }
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
+  cusim::read_seed();
+  *stream = new cusim::Stream;
+  return cudaSuccess;
+}
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
 cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) {

@@ -1,0 +1,111 @@
+// The plugin's one exported symbol: the backend struct of native/core/backend.h, for CUDA or, compiled by g++, for the emulator.
+#include "../native/core/backend.h"
+
+#include <new>
+
+#include "../native/ops/all.h"
+#include "probe.h"
+#include "queue.h"
+#include "table.h"
+
+namespace lowrank::cuda {
+
+namespace {
+
+#ifdef LOWRANK_CUSIM
+constexpr const char* kKind = "cusim";
+#else
+constexpr const char* kKind = "cuda";
+#endif
+
+Queue* as_queue(void* device) { return static_cast<Queue*>(device); }
+
+int probe(char* why, size_t size) { return static_cast<int>(usable_devices(why, size).size()); }
+
+void* open(const DeviceOptions& options, Failure* failure) {
+  const int32_t index = options.index;
+  char why[256] = "";
+  const std::vector<int> usable = usable_devices(why, sizeof why);
+  if (index >= 0 && index < static_cast<int32_t>(usable.size())) return Queue::open(usable[static_cast<size_t>(index)], *failure);
+  if (usable.empty()) {
+    failure->set("ERR_DEVICE", "%s: %s", kKind, why);
+  } else {
+    failure->set("ERR_DEVICE", "%s: there are %zu devices (found index %d)", kKind, usable.size(), index);
+  }
+  return nullptr;
+}
+
+void info(void* device, DeviceInfo* out) {
+  cudaDeviceProp properties;
+  if (cudaGetDeviceProperties(&properties, as_queue(device)->device()) != cudaSuccess) return;
+  snprintf(out->name, sizeof out->name, "%.127s", properties.name);
+  snprintf(out->kernels, sizeof out->kernels, "sm_%d%d", properties.major, properties.minor);
+  out->memory = static_cast<int64_t>(properties.totalGlobalMem);
+  out->threads = properties.multiProcessorCount;
+  out->matmul_precision = MatmulPrecision::highest;  // f32 activations are multiplied in f32
+}
+
+void* allocate(void* device, int64_t bytes) {
+  void* memory = nullptr;
+  if (cudaSetDevice(as_queue(device)->device()) == cudaSuccess && cudaMalloc(&memory, static_cast<size_t>(bytes)) == cudaSuccess) return memory;
+  cudaGetLastError();
+  return nullptr;
+}
+
+void deallocate(void* device, void* memory, int64_t) {
+  cudaSetDevice(as_queue(device)->device());
+  cudaFree(memory);
+}
+
+void launch(void* device, int32_t op, const void* contract, Failure* failure) {
+  Queue& queue = *as_queue(device);
+  cudaSetDevice(queue.device());
+  queue.begin(failure);
+  run_op(op, contract, queue);
+  queue.end();
+}
+
+// Nothing thrown may cross the table: allocations of the host are all that throws here.
+template <class Body>
+void guarded(Failure* failure, const Body& body) {
+  try {
+    body();
+  } catch (const std::bad_alloc&) {
+    failure->set("ERR_MEMORY", "out of host memory");
+  }
+}
+
+const Backend kBackend = {
+    .abi = kBackendAbi,
+    .ops = static_cast<int32_t>(Op::count),
+    .kind = kKind,
+    .activations = 1u << static_cast<int>(DType::f32),
+    .host_memory = 0,
+    .probe = probe,
+    .open =
+        [](const DeviceOptions* options, Failure* failure) {
+          void* device = nullptr;
+          guarded(failure, [&] { device = open(*options, failure); });
+          return device;
+        },
+    .close = [](void* device) { delete as_queue(device); },
+    .info = info,
+    .allocate = allocate,
+    .deallocate = deallocate,
+    .upload = [](void* device, void* to, const void* from, int64_t bytes, Failure* failure) { as_queue(device)->upload(to, from, bytes, failure); },
+    .download =
+        [](void* device, void* to, const void* from, int64_t bytes, Failure* failure) {
+          guarded(failure, [&] { as_queue(device)->download(to, from, bytes, failure); });
+        },
+    .synchronize = [](void* device, Failure* failure) { guarded(failure, [&] { as_queue(device)->synchronize(failure); }); },
+    .launch = [](void* device, int32_t op, const void* contract,
+                 Failure* failure) { guarded(failure, [&] { launch(device, op, contract, failure); }); },
+};
+
+}  // namespace
+
+}  // namespace lowrank::cuda
+
+extern "C" __attribute__((visibility("default"))) const lowrank::Backend* lowrank_backend(int32_t abi) {
+  return abi == lowrank::kBackendAbi ? &lowrank::cuda::kBackend : nullptr;
+}

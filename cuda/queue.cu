@@ -1,0 +1,131 @@
+#include "queue.h"
+
+#include "operands.h"
+
+namespace lowrank::cuda {
+
+namespace {
+
+constexpr int64_t kWatches = 4096;  // between two synchronisations; a step has one for each look-up
+constexpr int64_t kScratchStart = 4 << 20, kAlign = 256;
+
+int64_t aligned(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
+
+}  // namespace
+
+bool succeeded(cudaError_t error, const char* what, Failure* failure) {
+  if (error == cudaSuccess) return true;
+  if (!failure->happened()) failure->set(error == cudaErrorMemoryAllocation ? "ERR_MEMORY" : "ERR_INTERNAL", "%s: %s", what, cudaGetErrorString(error));
+  cudaGetLastError();  // this failure has been told; the next call starts clean
+  return false;
+}
+
+Queue* Queue::open(int device, Failure& failure) {
+  if (!succeeded(cudaSetDevice(device), "the device", &failure)) return nullptr;
+  auto* queue = new Queue;
+  queue->device_ = device;
+  cudaDeviceGetAttribute(&queue->multiprocessors_, cudaDevAttrMultiProcessorCount, device);
+  const size_t bytes = static_cast<size_t>(kWatches) * sizeof(Report);
+  const bool good = succeeded(cudaStreamCreateWithFlags(&queue->stream_, cudaStreamNonBlocking), "a stream", &failure) &&
+                    succeeded(cudaMalloc(reinterpret_cast<void**>(&queue->reports_), bytes), "memory for reports", &failure) &&
+                    succeeded(cudaMemsetAsync(queue->reports_, 0xff, bytes, queue->stream_), "memory for reports", &failure);
+  if (good) return queue;
+  delete queue;
+  return nullptr;
+}
+
+Queue::~Queue() {
+  cudaSetDevice(device_);
+  if (stream_ != nullptr) cudaStreamSynchronize(stream_);
+  for (void* old : outgrown_) cudaFree(old);
+  cudaFree(scratch_);
+  cudaFree(reports_);
+  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+}
+
+void Queue::fail(const char* code, const char* format, ...) {
+  if (failure_->happened()) return;
+  va_list arguments;
+  va_start(arguments, format);
+  failure_->set(code, format, arguments);
+  va_end(arguments);
+}
+
+// What the op has taken so far stays where it is, until the work that uses it is done.
+bool Queue::grow(int64_t bytes) {
+  void* memory = nullptr;
+  const int64_t size = bytes + scratch_bytes_ < kScratchStart ? kScratchStart : bytes + scratch_bytes_;
+  if (!succeeded(cudaMalloc(&memory, static_cast<size_t>(size)), "scratch memory", failure_)) return false;
+  if (scratch_ != nullptr) outgrown_.push_back(scratch_);
+  scratch_ = static_cast<char*>(memory);
+  scratch_bytes_ = size;
+  scratch_used_ = 0;
+  return true;
+}
+
+void* Queue::scratch(int64_t bytes) {
+  const int64_t size = aligned(bytes < 1 ? 1 : bytes);
+  if (scratch_used_ + size > scratch_bytes_ && !grow(size)) return nullptr;
+  void* memory = scratch_ + scratch_used_;
+  scratch_used_ += size;
+  declare_scratch(memory, bytes);
+  return memory;
+}
+
+Report* Queue::watch(const Watch& watch) {
+  if (static_cast<int64_t>(watches_.size()) == kWatches && !settle(failure_)) return nullptr;
+  watches_.push_back(watch);
+  Report* place = reports_ + watches_.size() - 1;
+  declare_report(place, sizeof(Report));
+  return place;
+}
+
+void Queue::begin(Failure* failure) {
+  failure_ = failure;
+  scratch_used_ = 0;
+}
+
+void Queue::end() { succeeded(cudaGetLastError(), "a kernel", failure_); }
+
+// Waits, and takes what kernels have reported.
+bool Queue::settle(Failure* failure) {
+  if (!succeeded(cudaStreamSynchronize(stream_), "the stream", failure)) return false;
+  for (void* old : outgrown_) cudaFree(old);
+  outgrown_.clear();
+  if (watches_.empty()) return true;
+  std::vector<Report> found(watches_.size());
+  const size_t bytes = found.size() * sizeof(Report);
+  const std::vector<Watch> watches = std::move(watches_);
+  watches_.clear();
+  if (!succeeded(cudaMemcpyAsync(found.data(), reports_, bytes, cudaMemcpyDeviceToHost, stream_), "reading reports", failure)) return false;
+  if (!succeeded(cudaMemsetAsync(reports_, 0xff, bytes, stream_), "clearing reports", failure)) return false;
+  if (!succeeded(cudaStreamSynchronize(stream_), "the stream", failure)) return false;
+  for (size_t i = 0; i < found.size(); ++i) {
+    if (found[i] == kNothing) continue;
+    const auto index = static_cast<int32_t>(static_cast<uint32_t>(found[i]));
+    failure->set("ERR_RANGE", "%s %d at row %llu is outside [0, %lld)", watches[i].what, index, found[i] >> 32, static_cast<long long>(watches[i].limit));
+    return false;
+  }
+  return true;
+}
+
+void Queue::synchronize(Failure* failure) {
+  cudaSetDevice(device_);
+  settle(failure);
+}
+
+void Queue::upload(void* to, const void* from, int64_t bytes, Failure* failure) {
+  cudaSetDevice(device_);
+  if (bytes == 0) return;
+  // From pageable memory: the call returns when the bytes have been read.
+  succeeded(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "a copy to the device", failure);
+}
+
+void Queue::download(void* to, const void* from, int64_t bytes, Failure* failure) {
+  cudaSetDevice(device_);
+  if (!settle(failure) || bytes == 0) return;
+  if (!succeeded(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost, stream_), "a copy to the host", failure)) return;
+  succeeded(cudaStreamSynchronize(stream_), "a copy to the host", failure);
+}
+
+}  // namespace lowrank::cuda

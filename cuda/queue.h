@@ -1,0 +1,75 @@
+// What the host code of an op works with: the device's stream, scratch memory, and two ways to say that the op can't go on:
+// at once (fail), or when a kernel finds out (watch).
+#pragma once
+#include <stdint.h>
+
+#include <vector>
+
+#include "../native/core/failure.h"
+#include "gpu.cuh"
+
+namespace lowrank::cuda {
+
+// A place in device memory where a kernel reports rows whose index is out of range; the first row counts.
+using Report = unsigned long long;
+constexpr Report kNothing = ~Report{0};
+
+// What was found, in which op: "rope_inplace: position".
+struct Watch {
+  const char* what;
+  int64_t limit;
+};
+
+class Queue {
+ public:
+  // nullptr: `failure` tells why.
+  static Queue* open(int device, Failure& failure);
+  Queue(const Queue&) = delete;
+  Queue& operator=(const Queue&) = delete;
+  ~Queue();
+
+  cudaStream_t stream() const { return stream_; }
+  int multiprocessors() const { return multiprocessors_; }
+  int device() const { return device_; }
+
+  // 256-byte aligned memory that belongs to the running op. nullptr: the op has been failed.
+  void* scratch(int64_t bytes);
+  template <class T>
+  T* scratch_for(int64_t count) {
+    return static_cast<T*>(scratch(count * static_cast<int64_t>(sizeof(T))));
+  }
+  __attribute__((format(printf, 3, 4))) void fail(const char* code, const char* format, ...);
+  // For kernels that look indices up. The failure comes with the next synchronize or download.
+  Report* watch(const Watch& watch);
+  // All reports since the last synchronize: an optimizer behind a failure must not run.
+  struct Reports {
+    const Report* data;
+    int64_t count;
+  };
+  Reports reports() const { return {reports_, static_cast<int64_t>(watches_.size())}; }
+
+  void begin(Failure* failure);  // of an op
+  void end();                    // takes launch failures
+  void synchronize(Failure* failure);
+  void download(void* to, const void* from, int64_t bytes, Failure* failure);
+  void upload(void* to, const void* from, int64_t bytes, Failure* failure);
+
+ private:
+  Queue() = default;
+  bool settle(Failure* failure);
+  bool grow(int64_t bytes);
+
+  cudaStream_t stream_ = nullptr;
+  int device_ = 0, multiprocessors_ = 1;
+  Failure* failure_ = nullptr;
+  char* scratch_ = nullptr;
+  int64_t scratch_bytes_ = 0, scratch_used_ = 0;
+  std::vector<void*> outgrown_;  // scratch that this op still uses
+  Report* reports_ = nullptr;    // [kWatches]
+  std::vector<Watch> watches_;
+};
+
+// False: the call failed, and `failure` says how.
+bool succeeded(cudaError_t error, const char* what, Failure* failure);
+
+}  // namespace lowrank::cuda
