@@ -41,7 +41,7 @@ namespace {
 unsigned char* new_stack() {
   void* memory = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
-  mprotect(memory, kPage, PROT_NONE);
+  mprotect(memory, kGuardBytes, PROT_NONE);
   return static_cast<unsigned char*>(memory);
 }
 
@@ -60,7 +60,7 @@ void switch_to(Fiber& from, const Fiber& to) { cusim_switch_stacks(&from.stack_p
 
 bool overflowed(const Fiber& fiber, const void* address) {
   const auto* at = static_cast<const unsigned char*>(address);
-  return fiber.stack != nullptr && at >= fiber.stack && at < fiber.stack + kPage;
+  return fiber.stack != nullptr && at >= fiber.stack && at < fiber.stack + kGuardBytes;
 }
 
 }  // namespace cusim
