@@ -14,7 +14,7 @@ export function frozenWeight(bench: Bench, parts: readonly number[], K: number, 
 }
 
 /** Products of so few rows (decoding) are taken in f32 at any precision. */
-const fewRows = 4;
+const fewRows = 32;
 
 /** What a device that rounds takes for a factor of a frozen product of T rows: bf16 with `medium`, else the numbers themselves. */
 export function frozenFactor(bench: Bench, values: Float64Array, T: number): Float64Array {

@@ -1,13 +1,14 @@
-// Products of up to four rows (decoding): W is read once, in the dtype it is stored in, at the speed of memory.
+// Products of few rows (decoding): W is read once, in the dtype it is stored in and where it lies, at the speed of memory.
 #pragma once
 #include "desc.h"
 #include "transpose.h"
 
 namespace lowrank::cpu::LOWRANK_ISA {
 
-constexpr int64_t kGemvRows = 4;
+// More rows than this are a GEMM's: packing W pays from there on (bench/decode measures both sides of the border).
+constexpr int64_t kGemvRows = 32;
 
-// y [m, n] = scale * x W + bias + carry + u B^T.
+// y [m, n] = scale * (x W + u B^T) + bias + carry.
 struct Gemv {
   int64_t m = 0;  // <= kGemvRows
   int64_t k = 0, n = 0;
