@@ -46,6 +46,7 @@ Napi::Promise Environment::settle_on_stream(Napi::Env env, Device& device, const
   auto settlement = std::make_unique<Settlement>(Settlement{Napi::Promise::Deferred::New(env), {}, std::move(bytes)});
   const Napi::Promise promise = settlement->deferred.Promise();
   if (pending_++ == 0) channel_.Ref(env);
+  device.read_ahead().end_batch();
   device.stream().enqueue(op, Stream::When::healthy, std::move(work));
   device.stream().enqueue(op, Stream::When::always, [this, &stream = device.stream(), settlement = settlement.release()](Failure&) {
     settlement->failed = stream.take_failure();

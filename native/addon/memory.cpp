@@ -131,6 +131,7 @@ Napi::Value map_tensor(const Napi::CallbackInfo& info) {
     object.read_only = true;
     object.tensor = tensor;
     object.owners.push_back(std::move(keep));
+    device.read_ahead().add(file);
     return give(info, std::move(object));
   }
   Object copy = new_tensor(info, id, tensor);

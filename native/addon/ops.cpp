@@ -58,8 +58,12 @@ Napi::Value call(const Napi::CallbackInfo& info, Op id, const char* name) {
     decode.fail_call("ERR_SHAPE", std::string(misfit) + " (" + shapes.text() + ")");
   }
   Environment& environment = environment_of(info);
-  device.stream().enqueue(name, Stream::When::healthy, [&device, id, name, op, check = environment.check_nan](Failure& failure) mutable {
-    run(device, id, name, op, check, failure);
+  WeightBytes reads;
+  op.visit(reads);
+  const int64_t ticket = device.read_ahead().expect(reads);
+  device.stream().enqueue(name, Stream::When::healthy, [&device, id, name, op, ticket, check = environment.check_nan](Failure& failure) mutable {
+    if (ticket != 0) device.read_ahead().reach(ticket, failure);
+    if (!failure.happened()) run(device, id, name, op, check, failure);
   });
   if (environment.sync) wait(info.Env(), device.stream());
   return info.Env().Undefined();

@@ -5,6 +5,7 @@
 
 #include "backend.h"
 #include "pool.h"
+#include "read_ahead.h"
 #include "stream.h"
 #include "trace.h"
 
@@ -23,6 +24,7 @@ class Device {
   Stream& stream() { return stream_; }
   Pool& pool() { return pool_; }
   Trace& trace() { return trace_; }
+  ReadAhead& read_ahead() { return read_ahead_; }
   DeviceInfo info() const;
 
  private:
@@ -31,6 +33,7 @@ class Device {
   void* state_;
   Trace trace_;
   Pool pool_;
+  ReadAhead read_ahead_{trace_};
   Stream stream_;  // last: it stops before anything it uses goes away
 };
 

@@ -2,9 +2,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#ifdef __linux__
+#include <sys/sysmacros.h>
+#endif
 #include <unistd.h>
 
 namespace lowrank {
@@ -20,10 +24,52 @@ class Descriptor {
     if (fd_ >= 0) close(fd_);
   }
   int get() const { return fd_; }
+  int release() { return std::exchange(fd_, -1); }
 
  private:
   int fd_;
 };
+
+struct Pages {
+  void* begin;
+  size_t bytes;
+};
+
+uintptr_t page_size() {
+  static const auto size = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  return size;
+}
+
+Pages pages_around(const char* begin, int64_t bytes) {
+  const uintptr_t first = reinterpret_cast<uintptr_t>(begin) / page_size() * page_size();
+  return {reinterpret_cast<void*>(first), reinterpret_cast<uintptr_t>(begin) + static_cast<uintptr_t>(bytes) - first};
+}
+
+// Pages at the ends are shared with the neighbours.
+Pages pages_inside(const char* begin, int64_t bytes) {
+  const uintptr_t page = page_size();
+  const uintptr_t first = (reinterpret_cast<uintptr_t>(begin) + page - 1) / page * page;
+  const uintptr_t end = (reinterpret_cast<uintptr_t>(begin) + static_cast<uintptr_t>(bytes)) / page * page;
+  return {reinterpret_cast<void*>(first), end > first ? end - first : 0};
+}
+
+// Whether the system reads at least 1 MiB ahead on this device, a disk or a part of one.
+bool reads_far(dev_t device) {
+#ifdef __linux__
+  for (const char* queue : {"queue", "../queue"}) {
+    char path[128];
+    snprintf(path, sizeof path, "/sys/dev/block/%u:%u/%s/read_ahead_kb", major(device), minor(device), queue);
+    FILE* file = fopen(path, "re");
+    if (file == nullptr) continue;
+    int kib = 0;
+    const bool told = fscanf(file, "%d", &kib) == 1;
+    fclose(file);
+    return told && kib >= 1024;
+  }
+#endif
+  (void)device;
+  return false;
+}
 
 bool write_all(int fd, const char* data, int64_t bytes) {
   while (bytes > 0) {
@@ -39,7 +85,7 @@ bool write_all(int fd, const char* data, int64_t bytes) {
 }  // namespace
 
 std::shared_ptr<MappedFile> MappedFile::open(const std::string& path, Failure& failure) {
-  const Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a pipe must not hold up the caller
+  Descriptor file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));  // a pipe must not hold up the caller
   struct stat facts;
   if (file.get() < 0 || fstat(file.get(), &facts) != 0) {
     failure.set("ERR_FILE", "%s: cannot be opened (%s)", path.c_str(), strerror(errno));
@@ -59,10 +105,46 @@ std::shared_ptr<MappedFile> MappedFile::open(const std::string& path, Failure& f
     failure.set("ERR_FILE", "%s: cannot be mapped (%s)", path.c_str(), strerror(errno));
     return nullptr;
   }
-  return std::shared_ptr<MappedFile>(new MappedFile(static_cast<char*>(data), bytes));
+  return std::shared_ptr<MappedFile>(new MappedFile(path, file.release(), static_cast<char*>(data), bytes, reads_far(facts.st_dev)));
 }
 
-MappedFile::~MappedFile() { munmap(data_, static_cast<size_t>(bytes_)); }
+MappedFile::~MappedFile() {
+  munmap(data_, static_cast<size_t>(bytes_));
+  close(fd_);
+}
+
+bool MappedFile::whole() const {
+  struct stat facts;
+  return fstat(fd_, &facts) == 0 && facts.st_size >= bytes_;
+}
+
+void MappedFile::ask_for(const char* begin, int64_t bytes) const {
+  if (far_) return;
+  const Pages pages = pages_around(begin, bytes);
+  madvise(pages.begin, pages.bytes, MADV_WILLNEED);
+}
+
+bool MappedFile::bring(const char* begin, int64_t bytes) const {
+#ifdef __linux__
+  constexpr int kPopulateRead = 22;  // MADV_POPULATE_READ, since Linux 5.14; older headers lack it
+  const Pages pages = pages_around(begin, bytes);
+  return madvise(pages.begin, pages.bytes, kPopulateRead) == 0 || errno != EINVAL;
+#else
+  (void)begin, (void)bytes;
+  return false;
+#endif
+}
+
+void MappedFile::let_go(const char* begin, int64_t bytes) const {
+#ifdef __linux__
+  const Pages pages = pages_inside(begin, bytes);
+  if (pages.bytes == 0) return;
+  madvise(pages.begin, pages.bytes, MADV_DONTNEED);  // only pages that nobody maps can leave the cache
+  posix_fadvise(fd_, static_cast<char*>(pages.begin) - data_, static_cast<off_t>(pages.bytes), POSIX_FADV_DONTNEED);
+#else
+  (void)begin, (void)bytes;
+#endif
+}
 
 void write_file(const std::string& path, const Piece* pieces, size_t count, Failure& failure) {
   const Descriptor file(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));

@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "failure.h"
 
@@ -16,13 +17,29 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
   ~MappedFile();
 
+  const std::string& path() const { return path_; }
   const char* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
 
+  // False: the file was made shorter since it was mapped, and reading beyond its end would end the process.
+  bool whole() const;
+  // The rest is about [begin, begin + bytes) inside the mapping, and changes nothing but what is in memory.
+  // Starts reading what isn't there; doesn't wait for it. Where the system reads far ahead of bring() by itself there is no need of it,
+  // and then it does nothing: the system would read into single pages, which cost ten times as much to fill, map and give back.
+  void ask_for(const char* begin, int64_t bytes) const;
+  // Waits until all of it is there and maps its pages. False: the system has no call for that.
+  bool bring(const char* begin, int64_t bytes) const;
+  // Gives the memory back at once: of whole pages, unless somebody else has them mapped.
+  void let_go(const char* begin, int64_t bytes) const;
+
  private:
-  MappedFile(char* data, int64_t bytes) : data_(data), bytes_(bytes) {}
+  MappedFile(std::string path, int fd, char* data, int64_t bytes, bool far)
+      : path_(std::move(path)), fd_(fd), data_(data), bytes_(bytes), far_(far) {}
+  std::string path_;
+  int fd_;
   char* data_;
   int64_t bytes_;
+  bool far_;  // the system's read-ahead for this file's disk is long
 };
 
 // Writes header and pieces to `path` and flushes them to the disk.

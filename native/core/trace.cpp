@@ -25,9 +25,9 @@ Trace::~Trace() {
   fclose(file_);
 }
 
-void Trace::op(const char* name, const char* shapes, int64_t begin, int64_t end) {
-  fprintf(file_, "{\"name\":\"%s\",\"ph\":\"X\",\"pid\":%d,\"tid\":1,\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"shapes\":\"%s\"}},\n",
-          name, getpid(), static_cast<double>(begin) / 1e3, static_cast<double>(end - begin) / 1e3, shapes);
+void Trace::op(const char* name, const char* shapes, int64_t begin, int64_t end, int line) {
+  fprintf(file_, "{\"name\":\"%s\",\"ph\":\"X\",\"pid\":%d,\"tid\":%d,\"ts\":%.3f,\"dur\":%.3f,\"args\":{\"shapes\":\"%s\"}},\n",
+          name, getpid(), line, static_cast<double>(begin) / 1e3, static_cast<double>(end - begin) / 1e3, shapes);
 }
 
 }  // namespace lowrank

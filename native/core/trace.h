@@ -19,7 +19,8 @@ class Trace {
   static int64_t now() {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch()).count();
   }
-  void op(const char* name, const char* shapes, int64_t begin, int64_t end);
+  // What the stream does is on line 1, what is done beside it on line 2. Any thread.
+  void op(const char* name, const char* shapes, int64_t begin, int64_t end, int line = 1);
 
  private:
   FILE* file_;

@@ -35,6 +35,33 @@ class Describe {
   std::string text_;
 };
 
+// What an op reads of its frozen weights, part by part.
+class WeightBytes {
+ public:
+  struct Bytes {
+    const void* begin;
+    int64_t bytes;
+  };
+  void out(const char*, Tensor&, Kind) {}
+  void in(const char*, Tensor&, Kind) {}
+  void inout(const char*, Tensor&, Kind) {}
+  void optional(const char*, Tensor&, Kind) {}
+  void optional_out(const char*, Tensor&, Kind) {}
+  template <class T>
+  void value(const char*, T&) {}
+  void weight(const char*, Weight& w) {
+    for (int i = 0; i < w.parts && count_ < kMost; ++i) parts_[count_++] = {w.data[i], w.out[i] * w.in * size_of(w.dtype)};
+  }
+
+  const Bytes* parts() const { return parts_; }
+  int count() const { return count_; }
+
+ private:
+  static constexpr int kMost = 2 * kMaxParts;
+  Bytes parts_[kMost];
+  int count_ = 0;
+};
+
 // The first output with a number that is not finite, for LOWRANK_CHECK=nan. Host memory, f32.
 class FindNonFinite {
  public:
