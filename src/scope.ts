@@ -1,30 +1,29 @@
 import type { Tensor } from './tensor.ts';
 
 /**
- * Who disposes of a tensor. A new tensor belongs to the innermost open scope; the tape and modules take it over with
+ * @internal Who disposes of a tensor. A new tensor belongs to the innermost open scope; the tape and modules take it over with
  * {@link keep}. With no scope open it belongs to the user.
  */
-class Scope {
+export class Scope {
   readonly tensors = new Set<Tensor>();
   /** How many scopes were open before it. */
   readonly depth = open.length;
 }
 
 const open: Scope[] = [];
-const owners = new WeakMap<Tensor, Scope>();
 
 /** @internal Gives a tensor to the innermost scope; called by each new tensor. */
 export function adopt(tensor: Tensor): void {
   const scope = open[open.length - 1];
   if (scope === undefined) return;
   scope.tensors.add(tensor);
-  owners.set(tensor, scope);
+  tensor.owner = scope;
 }
 
 /** @internal Called by each disposed tensor, and by {@link keep}. */
 export function disown(tensor: Tensor): void {
-  owners.get(tensor)?.tensors.delete(tensor);
-  owners.delete(tensor);
+  tensor.owner?.tensors.delete(tensor);
+  tensor.owner = null;
 }
 
 /** Takes tensors out of whatever scope owns them: from now on the caller disposes of them. */
@@ -40,8 +39,7 @@ export function scopeDepth(): number {
 
 /** Whether a tensor belongs to a scope that was opened when at least `depth` others were open. */
 export function isTemporary(tensor: Tensor, depth = 0): boolean {
-  const owner = owners.get(tensor);
-  return owner !== undefined && owner.depth >= depth;
+  return tensor.owner !== null && tensor.owner.depth >= depth;
 }
 
 /**

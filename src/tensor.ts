@@ -1,7 +1,7 @@
 import type { Device } from './device.ts';
 import { LowrankError } from './error.ts';
 import { addon, guarded, guardedAsync, type Handle } from './native.ts';
-import { adopt, disown } from './scope.ts';
+import { adopt, disown, type Scope } from './scope.ts';
 
 /** Element types, numbered as in native/core/dtype.h. */
 export const dtypes = ['f32', 'f16', 'bf16', 'i32', 'u8'] as const;
@@ -10,10 +10,14 @@ export type Shape = readonly number[];
 
 const bytesOf: Record<DType, number> = { f32: 4, f16: 2, bf16: 2, i32: 4, u8: 1 };
 
-const leaks = new FinalizationRegistry<Handle>((handle) => {
-  // Released by then in a correct program. Only a report: the garbage collector never decides about native memory.
-  if (process.env['LOWRANK_CHECK'] === 'leaks') console.warn(`lowrank: a tensor was dropped without dispose() (handle ${handle})`);
-});
+/**
+ * Tells of tensors that were dropped, with LOWRANK_CHECK=leaks; else null, for it costs as much as the tensor. Only a report: the
+ * garbage collector never decides about native memory.
+ */
+const leaks =
+  process.env['LOWRANK_CHECK'] === 'leaks'
+    ? new FinalizationRegistry<Handle>((handle) => console.warn(`lowrank: a tensor was dropped without dispose() (handle ${handle})`))
+    : null;
 
 /**
  * A tensor on a device: a handle with shape and dtype. The bytes are native; JavaScript holds no pointer to them.
@@ -31,6 +35,8 @@ export class Tensor {
   readonly device: Device;
   readonly dtype: DType;
   readonly shape: Shape;
+  /** @internal The scope that disposes of it; null: the tape, a module or the user does. A field because a map costs more than the rest. */
+  owner: Scope | null = null;
   readonly #handle: Handle;
   #disposed = false;
 
@@ -40,7 +46,7 @@ export class Tensor {
     this.dtype = dtype;
     this.shape = shape;
     this.#handle = handle;
-    leaks.register(this, handle, this);
+    leaks?.register(this, handle, this);
     adopt(this);
   }
 
@@ -97,7 +103,7 @@ export class Tensor {
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
-    leaks.unregister(this);
+    leaks?.unregister(this);
     disown(this);
     if (!this.device.closed) addon().release(this.#handle);
   }

@@ -23,7 +23,20 @@ export interface Dropout {
   readonly step: number; // differs between forward passes that must not share a mask
 }
 
-function partNumbers({ ranks, scales, dropout }: LoraOperands): number[] {
+/** The numbers of operands without dropout: they stay the same, and are asked for at every token. */
+const withoutDropout = new WeakMap<LoraOperands, readonly number[]>();
+
+function partNumbers(lora: LoraOperands): readonly number[] {
+  const dropout = lora.dropout;
+  if (dropout.p !== 0) return numbersOf(lora, dropout);
+  const known = withoutDropout.get(lora);
+  if (known !== undefined) return known;
+  const numbers = numbersOf(lora, dropout);
+  withoutDropout.set(lora, numbers);
+  return numbers;
+}
+
+function numbersOf({ ranks, scales }: LoraOperands, dropout: Dropout): readonly number[] {
   const three = (values: readonly number[]): number[] => [values[0] ?? 0, values[1] ?? 0, values[2] ?? 0];
   const { p, seed, layers, step } = dropout;
   return [...three(ranks), ...three(scales), ...three(layers), p, seed % 2 ** 32, Math.floor(seed / 2 ** 32), step];
