@@ -16,6 +16,8 @@ export interface BenchOptions {
   readonly precision: MatmulPrecision;
   /** Turns of each party; null: the bench's own choice. */
   readonly rounds: number | null;
+  /** Bytes of memory of a run that is kept short of it; null: the bench's own choice. */
+  readonly limit: number | null;
 }
 
 /** What a bench may use. */

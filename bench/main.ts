@@ -2,6 +2,7 @@
 import { type Device, openDevice } from '../src/device.ts';
 import { adapterSwitch } from './adapter-switch.ts';
 import type { Bench, BenchContext } from './bench.ts';
+import { large } from './large.ts';
 import { loraLinear } from './lora-linear.ts';
 import { memory } from './memory.ts';
 import { optimizer } from './optimizer.ts';
@@ -23,6 +24,7 @@ const benches: Readonly<Record<string, Bench>> = {
   'rms-norm': rmsNorm,
   'adapter-switch': adapterSwitch,
   memory,
+  large,
   profile,
   scaling,
 };

@@ -27,6 +27,7 @@ export function readCommandLine(args: readonly string[], benches: Readonly<Recor
       dtype: { type: 'string', default: 'bf16' },
       precision: { type: 'string', default: 'highest' satisfies MatmulPrecision },
       rounds: { type: 'string' },
+      limit: { type: 'string' },
       save: { type: 'boolean', default: false },
     },
   });
@@ -36,7 +37,9 @@ export function readCommandLine(args: readonly string[], benches: Readonly<Recor
   const [dtype, rounds] = [dtypes.find((each) => each === values.dtype), values.rounds === undefined ? null : Number(values.rounds)];
   if (dtype === undefined) throw new Error(`bench: --dtype must be one of ${dtypes.join(', ')} (found ${values.dtype})`);
   if (rounds !== null && !(Number.isInteger(rounds) && rounds >= 1)) throw new Error(`bench: --rounds must be a whole number of at least 1 (found ${values.rounds})`);
-  return { help, save, peers, python, all, dtype, precision, rounds, shape: values.shape ?? null, names: chosenNames(values.only, all, benches) };
+  const limit = values.limit === undefined ? null : Number(values.limit);
+  if (limit !== null && !(Number.isInteger(limit) && limit > 0)) throw new Error(`bench: --limit must be a number of bytes (found ${values.limit})`);
+  return { help, save, peers, python, all, dtype, precision, rounds, limit, shape: values.shape ?? null, names: chosenNames(values.only, all, benches) };
 }
 
 function chosenNames(only: string | undefined, all: boolean, benches: Readonly<Record<string, Bench>>): readonly string[] {
@@ -50,13 +53,14 @@ export function helpText(benches: Readonly<Record<string, Bench>>): string {
   const width = Math.max(...Object.keys(benches).map((name) => name.length));
   return [
     'npm run bench -- [--only NAME,NAME] [--all] [--peers [--python FILE]] [--shape NAME] [--dtype bf16|f16|f32]',
-    '             [--precision highest|medium] [--rounds N] [--save]',
+    '             [--precision highest|medium] [--rounds N] [--limit BYTES] [--save]',
     '',
     '--all     every bench and shape instead of a short set',
     '--peers   PyTorch + PEFT on the same work in turns (a Python with torch, transformers, peft: --python, LOWRANK_PEERS_PYTHON, .peers/)',
     '--shape   one of a bench that has several; --dtype of W0 (lora-linear, scaling)',
     '--precision medium: products of frozen weights in bf16 where that is faster (lora-linear and step show both without it)',
-    '--rounds  turns of each side',
+    '--rounds  turns of each side; steps of large',
+    '--limit   memory of the second run of large; half of what its weights take without it',
     '--save    bench/results/cpu-NAME-DATE.json',
     '',
     ...Object.entries(benches).map(([name, { about, usual }]) => `${usual ? '*' : ' '} ${name.padEnd(width)}  ${about}`),
