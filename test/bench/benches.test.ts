@@ -1,0 +1,77 @@
+import { describe, expect, it } from 'vitest';
+import type { Bench, BenchContext, BenchOptions } from '../../bench/bench.ts';
+import { loraLinear } from '../../bench/lora-linear.ts';
+import { optimizer } from '../../bench/optimizer.ts';
+import { findPeers } from '../../bench/peers.ts';
+import { withRandomModel } from '../../bench/random-model.ts';
+import type { ModelShape } from '../../bench/shapes.ts';
+import { renderTable } from '../../bench/table.ts';
+import { checkLosses, type MemoryAnswer, ourTrainer, type StepAnswer } from '../../bench/trainers.ts';
+import { onCpu } from '../on-cpu.ts';
+
+const usual: BenchOptions = { all: false, shape: null, dtype: 'bf16', precision: 'highest', rounds: 1 };
+
+describe('a bench', () => {
+  const cpu = onCpu();
+  const context = (options: Partial<BenchOptions>): BenchContext => ({ options: { ...usual, ...options }, device: cpu.device, medium: null, peers: null, peak: null });
+
+  const cases: readonly { readonly name: string; readonly bench: Bench; readonly options: Partial<BenchOptions>; readonly columns: readonly string[]; readonly rows: number }[] = [
+    { name: 'lora-linear', bench: loraLinear, options: { shape: '17x24x40x4' }, columns: ['frozen ms', 'p=0 / frozen', 'p=0.1 / frozen', 'FLOP floor'], rows: 1 },
+    { name: 'lora-linear in f16', bench: loraLinear, options: { shape: '3x8x8x2', dtype: 'f16' }, columns: ['GFLOP/s'], rows: 1 },
+    { name: 'optimizer', bench: optimizer, options: { shape: '1000' }, columns: ['ms', 'GB/s'], rows: 2 },
+  ];
+  it.each(cases)('$name: gives a table that is JSON and can be printed, ours alone without peers', async ({ bench, options, columns, rows }) => {
+    const { tables } = await bench.run(context(options));
+    expect(JSON.parse(JSON.stringify(tables))).toEqual(tables);
+    const [table = []] = Object.values(tables);
+    expect(Object.keys(tables)).toHaveLength(1);
+    expect(table).toHaveLength(rows);
+    for (const row of table) expect(Object.keys(row)).toEqual(expect.arrayContaining([...columns]));
+    expect(renderTable(table).split('\n')).toHaveLength(rows + 2);
+  });
+
+  it.each([
+    { bench: loraLinear, shape: '17x24' },
+    { bench: loraLinear, shape: 'large' },
+    { bench: optimizer, shape: '1.5' },
+  ])('refuses --shape $shape and tells what it may be', async ({ bench, shape }) => {
+    await expect(bench.run(context({ shape }))).rejects.toThrow(`(found ${shape})`);
+  });
+
+  it('without PyTorch + PEFT says so and why', () => {
+    const said: string[] = [];
+    expect(findPeers('/nowhere/python', 2, (line) => said.push(line))).toBeNull();
+    expect(findPeers(process.execPath, 2, (line) => said.push(line))).toBeNull();
+    expect(said).toHaveLength(2);
+    for (const line of said) expect(line).toMatch(/^peers: no Python with torch, transformers and peft \(.+timing lowrank alone$/);
+    expect(said[0]).toContain('/nowhere/python does not exist');
+  });
+});
+
+describe('training beside others', () => {
+  const small = { hidden: 32, layers: 2, heads: 4, kvHeads: 4, intermediate: 48, vocab: 64, positions: 32 };
+  const models: readonly ModelShape[] = [{ ...small, family: 'llama', name: 'llama' }, { ...small, family: 'gpt2', name: 'gpt2' }];
+
+  it.each(models)('$name of random weights: trains in a process that answers lines, at the loss of guessing', async (shape) => {
+    const answers = await withRandomModel(shape, async (folder) => {
+      const worker = ourTrainer().start(folder, { rank: 4, batch: 2, tokens: 16 });
+      try {
+        const load = (await worker.ask('load')) as MemoryAnswer;
+        return { load, step: (await worker.ask('step')) as StepAnswer, memory: (await worker.ask('memory')) as MemoryAnswer };
+      } finally {
+        await worker.stop();
+      }
+    });
+    expect(answers.step.loss).toBeCloseTo(Math.log(shape.vocab), 0);
+    expect(answers.load.savedMiB).toBe(0);
+    expect(answers.memory.savedMiB).toBeGreaterThan(0);
+    expect(answers.memory.peakMiB).toBeGreaterThanOrEqual(answers.load.importsMiB);
+  });
+
+  it('is refused when the first losses differ, 16-bit arithmetic by its rounding', () => {
+    const run = (who: string, firstLoss: number) => ({ trainer: { ...ourTrainer(), who }, firstLoss });
+    checkLosses('step', [run('lowrank', 4), run('PEFT f32', 4.0005), run('PEFT bf16', 4.01)]);
+    expect(() => checkLosses('step', [run('lowrank', 4.01), run('PEFT f32', 4)])).toThrow('the first loss of lowrank must be 4 ');
+    expect(() => checkLosses('step', [run('lowrank', 4), run('PEFT bf16', NaN)])).toThrow('PEFT bf16');
+  });
+});
