@@ -30,7 +30,7 @@ export const adapterSwitch: Bench = {
           const parties: Record<string, Party> = { 'lowrank, setAdapter': deviceParty(device, switcher(model)), 'lowrank, from its PEFT folder': { sample: () => timeLoad(model, saved), once: true } };
           if (worker !== null) parties['PEFT f32, set_adapter'] = (await worker.setUp('adapter_switch', { folder, rank })).party('switch');
           const samples = await takeTurns(parties, { rounds: options.rounds ?? 9, rest: worker === null ? 0 : 15 });
-          tables[shape.name] = Object.entries(samples).map(([what, ms]) => ({ what, ms: withQuartiles(spread(ms), 3) }));
+          tables[shape.name] = Object.entries(samples).map(([what, ms]) => ({ what, ms: withQuartiles(spread(ms), 4) }));
         } finally {
           model.dispose();
           await worker?.stop();

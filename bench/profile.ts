@@ -8,7 +8,7 @@ import { digits, type Row } from './table.ts';
 import { opFlops, parseTrace, stepsOf, type TracedOp } from './trace.ts';
 import { ourTrainer, usualTraining } from './trainers.ts';
 
-/** Where the time of a training step goes, by op, from LOWRANK_TRACE; median over the steps after the first. */
+/** Where the time of a training step goes, by op, from LOWRANK_TRACE: the step of median length of those after the first. */
 export const profile: Bench = {
   about: 'where the time of a training step goes, by op (--all: by op and shape); --shape tiny, smollm or gpt2',
   usual: false,
@@ -16,21 +16,37 @@ export const profile: Bench = {
     const { options } = context;
     const tables: Record<string, Row[]> = {};
     for (const [, shape] of chosenModels('profile', options.shape, ['smollm'])) {
-      const peaks = [await peakNow(context)];
+      const before = await peaksNow(context);
       const steps = await tracedSteps(shape, context);
-      peaks.push(await peakNow(context));
-      const peak = peaks.every((value) => value !== null) ? spread(peaks.map(Number)).low : null;
+      const peaks = middleOf(before, await peaksNow(context));
       const { rank, batch, tokens } = usualTraining;
       const title = `${shape.name}, r${rank} on all linears, ${batch}×${tokens} tokens${options.precision === 'medium' ? ', medium' : ''}`;
-      tables[title] = profileRows(steps, ({ name }) => name, peak);
-      if (options.all) tables[`${title}, by shape`] = profileRows(steps, ({ name, shapes }) => `${name} ${shapes}`, peak);
+      tables[title] = profileRows(steps, ({ name }) => name, peaks);
+      if (options.all) tables[`${title}, by shape`] = profileRows(steps, ({ name, shapes }) => `${name} ${shapes}`, peaks);
     }
     return { tables };
   },
 };
 
-async function peakNow({ peak, device }: BenchContext): Promise<number | null> {
-  return peak === null ? null : peak.rate(device.info.matmulPrecision === 'medium' ? 'bf16' : 'f32', device.info.threads);
+/** GFLOP/s: of the arithmetic in which frozen weights are multiplied, and of the f32 of all other products. */
+export interface Peaks {
+  readonly frozen: number | null;
+  readonly f32: number | null;
+}
+
+/** Several, since one may find both threads on one core. */
+async function peaksNow({ peak, device }: BenchContext): Promise<Peaks[]> {
+  const found: Peaks[] = [];
+  for (let i = 0; peak !== null && i < 5; i++) {
+    const f32 = await peak.rate('f32', device.info.threads);
+    found.push({ f32, frozen: device.info.matmulPrecision === 'medium' ? await peak.rate('bf16', device.info.threads) : f32 });
+  }
+  return found;
+}
+
+function middleOf(...found: readonly (readonly Peaks[])[]): Peaks {
+  const middle = (kind: keyof Peaks): number | null => digits(spread(found.flat().map((peaks) => peaks[kind] ?? NaN)).median, 1);
+  return { frozen: middle('frozen'), f32: middle('f32') };
 }
 
 async function tracedSteps(shape: ModelShape, { options }: BenchContext): Promise<readonly (readonly TracedOp[])[]> {
@@ -49,19 +65,23 @@ async function tracedSteps(shape: ModelShape, { options }: BenchContext): Promis
   });
 }
 
-/** One row per key, largest first, then what passed between ops and the whole. Times are medians over steps. */
-export function profileRows(steps: readonly (readonly TracedOp[])[], key: (op: TracedOp) => string, peak: number | null): Row[] {
-  const middle = (of: (step: readonly TracedOp[]) => number): number => spread(steps.map(of)).median;
-  const span = middle((step) => (step.at(-1)?.end ?? 0) - (step[0]?.begin ?? 0));
-  const keys = [...new Set(steps.flat().map(key))];
-  const rows = keys.map((name): Row & { readonly ms: number } => {
-    const own = (step: readonly TracedOp[]): readonly TracedOp[] => step.filter((op) => key(op) === name);
-    const ms = middle((step) => own(step).reduce((sum, op) => sum + op.end - op.begin, 0));
-    const flops = own(steps[0] ?? []).reduce((sum, op) => sum + opFlops(op, usualTraining), 0);
-    const rate = flops === 0 ? null : flops / ms / 1e6;
-    return { op: name, calls: own(steps[0] ?? []).length, ms: Number(ms.toFixed(2)), share: digits(ms / span, 3), 'GFLOP/s': digits(rate, 0), 'of peak': peak === null || rate === null ? null : digits(rate / peak, 2) };
+const spanOf = (step: readonly TracedOp[]): number => (step.at(-1)?.end ?? 0) - (step[0]?.begin ?? 0);
+
+/** Of the step of median length: one row per key, largest first, then what passed between ops, and the whole. They add up. */
+export function profileRows(steps: readonly (readonly TracedOp[])[], key: (op: TracedOp) => string, peaks: Peaks): Row[] {
+  const step = [...steps].sort((a, b) => spanOf(a) - spanOf(b))[Math.floor(steps.length / 2)] ?? [];
+  const span = spanOf(step);
+  const timed = [...new Set(step.map(key))].map((op) => {
+    const own = step.filter((each) => key(each) === op);
+    return { op, own, ms: own.reduce((sum, { begin, end }) => sum + end - begin, 0) };
   });
-  rows.sort((a, b) => b.ms - a.ms);
-  const idle = span - rows.reduce((sum, { ms }) => sum + ms, 0);
-  return [...rows, { op: 'between ops', ms: digits(idle, 2), share: digits(idle / span, 3) }, { op: 'step', ms: digits(span, 2), share: 1, 'peak GFLOP/s': digits(peak, 0) }];
+  timed.sort((a, b) => b.ms - a.ms);
+  const rows = timed.map(({ op, own, ms }): Row => {
+    const flops = own.reduce((sum, each) => sum + opFlops(each, usualTraining), 0);
+    const rate = flops === 0 ? null : flops / ms / 1e6;
+    const peak = own[0]?.name.startsWith('attention') ? peaks.f32 : peaks.frozen;
+    return { op, calls: own.length, ms: digits(ms, 2), share: digits(ms / span, 3), 'GFLOP/s': digits(rate, 0), 'of peak': peak === null || rate === null ? null : digits(rate / peak, 2) };
+  });
+  const idle = span - timed.reduce((sum, { ms }) => sum + ms, 0);
+  return [...rows, { op: 'between ops', ms: digits(idle, 2), share: digits(idle / span, 3) }, { op: 'step', ms: digits(span, 2), share: 1, 'peak GFLOP/s': digits(peaks.frozen, 0) }];
 }

@@ -74,7 +74,7 @@ describe('a trace', () => {
 
   it('is cut into steps, each with its share of time by op and what passed between', () => {
     expect(steps.map((ops) => ops.map(({ name }) => name))).toEqual([['linear', 'adamw'], ['linear', 'adamw']]);
-    const rows = profileRows(steps, ({ name }) => name, 1);
+    const rows = profileRows(steps, ({ name }) => name, { frozen: 1, f32: 1 });
     expect(rows.map(({ op: name, ms }) => [name, ms])).toEqual([['linear', 1], ['adamw', 0.5], ['between ops', 0.5], ['step', 2]]);
     expect(rows[0]).toMatchObject({ calls: 1, share: 0.5 });
   });
