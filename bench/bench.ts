@@ -35,7 +35,7 @@ export interface BenchContext {
 /** What a bench found: tables to print and to save, and a drawing or two. */
 export interface BenchResult {
   readonly tables: Readonly<Record<string, readonly Row[]>>;
-  /** Files that `--save` writes beside the record, by what their name ends with (`scaling.svg`). */
+  /** Files that `--save` writes beside the record, by their ending (`svg`). */
   readonly drawings?: Readonly<Record<string, string>>;
 }
 

@@ -16,7 +16,7 @@ export function saveResult(name: string, { tables, drawings = {} }: BenchResult,
   const record = { bench: name, date, commit, command, node: process.version, machine: device.info, peers: peers?.versions ?? null, tables };
   mkdirSync(folder, { recursive: true });
   const stem = freeStem(folder, `${device.kind}-${name}${shape === null ? '' : `-${shape}`}-${date}`);
-  for (const [ending, text] of Object.entries(drawings)) writeFileSync(path.join(folder, `${stem}-${ending}`), text);
+  for (const [ending, text] of Object.entries(drawings)) writeFileSync(path.join(folder, `${stem}.${ending}`), text);
   const file = path.join(folder, `${stem}.json`);
   writeFileSync(file, `${JSON.stringify(record, null, 2)}\n`);
   return path.relative(process.cwd(), file);

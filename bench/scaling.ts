@@ -31,7 +31,7 @@ export const scaling: Bench = {
     for (const axis of Object.keys(axes) as Axis[]) if (shape === null || shape === axis) panels.push(await alongAxis(context, axis));
     if (shape === null || shape === 'layers') panels.push(await alongLayers(context));
     const title = `Cost of LoRA training on ${context.device.info.name}, ${context.device.info.threads} threads`;
-    return { tables: { measured: panels.flatMap(pointRows), 'the line through it': panels.map(fitRow) }, drawings: { 'plot.svg': linePlots(title, panels) } };
+    return { tables: { measured: panels.flatMap(pointRows), 'the line through it': panels.map(fitRow) }, drawings: { svg: linePlots(title, panels) } };
   },
 };
 
