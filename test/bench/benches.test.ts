@@ -9,7 +9,7 @@ import { renderTable } from '../../bench/table.ts';
 import { checkLosses, type MemoryAnswer, ourTrainer, type StepAnswer } from '../../bench/trainers.ts';
 import { onCpu } from '../on-cpu.ts';
 
-const usual: BenchOptions = { all: false, shape: null, dtype: 'bf16', precision: 'highest', rounds: 1 };
+const usual: BenchOptions = { all: false, shape: null, dtype: 'bf16', precision: 'highest', rounds: 1, limit: null };
 
 describe('a bench', () => {
   const cpu = onCpu();
