@@ -2,6 +2,7 @@
 import { type Device, openDevice } from '../src/device.ts';
 import { adapterSwitch } from './adapter-switch.ts';
 import type { Bench, BenchContext } from './bench.ts';
+import { decode } from './decode.ts';
 import { large } from './large.ts';
 import { loraLinear } from './lora-linear.ts';
 import { memory } from './memory.ts';
@@ -20,6 +21,7 @@ import { renderTable } from './table.ts';
 const benches: Readonly<Record<string, Bench>> = {
   'lora-linear': loraLinear,
   step,
+  decode,
   optimizer,
   'rms-norm': rmsNorm,
   'adapter-switch': adapterSwitch,
