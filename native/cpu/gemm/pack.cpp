@@ -55,13 +55,4 @@ void pack_left(const Left& left, int64_t row, int64_t rows, int64_t k0, int64_t 
   }
 }
 
-void pair_panel(const float* wide, int64_t rows, int64_t k, float* panel) {
-  const FloatTag d;
-  for (int64_t i = 0; i < k; i += 2, wide += 2 * rows, panel += rows)
-    for (int64_t row = 0; row < rows; row += kLanes) {
-      const FloatVec second = i + 1 < k ? hn::LoadU(d, wide + rows + row) : hn::Zero(d);
-      hn::StoreU(hn::BitCast(d, pairs_of(hn::LoadU(d, wide + row), second)), d, panel + row);
-    }
-}
-
 }  // namespace lowrank::cpu::LOWRANK_ISA
