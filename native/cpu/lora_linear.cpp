@@ -111,7 +111,27 @@ Gemm backward(const LoraLinearGrad& op, const Places& places, float* v) {
   return gemm;
 }
 
-void add_low_rank_dx(const LoraLinearGrad& op, const Places& places, Columns& columns) {
+// The dropout of each part. Both dA and dx need it: drawing it once and keeping its bits until the op ends is cheaper than twice.
+struct Masks {
+  Dropout of[kMaxParts];
+};
+
+bool draw_masks(const LoraLinearGrad& op, const Context& context, Masks& masks) {
+  constexpr int64_t kSpan = 64 * kPhiloxBatch;
+  const int64_t count = op.x.count();
+  for (int i = 0; i < op.w.parts; ++i) {
+    Dropout& drop = masks.of[i];
+    drop = dropout_of(op.parts, i);
+    if (!drop.on() || op.parts.rank[i] == 0 || !op.dx.given()) continue;
+    uint8_t* bits = context.scratch_for<uint8_t>(-1, dropout_bytes(count));
+    if (bits == nullptr) return false;
+    for_spans(context, count, kSpan, [&](int64_t begin, int64_t n) { write_dropout_bits(drop, begin, n, bits); });
+    drop.bits = bits;
+  }
+  return true;
+}
+
+void add_low_rank_dx(const LoraLinearGrad& op, const Places& places, const Masks& masks, Columns& columns) {
   if (op.parts.dropout == 0.0f) {
     columns.add(op.w.parts, op.parts.ranks(), f32_matrix(op.a.f32(), op.w.in, Lie::rows));
     return;
@@ -120,7 +140,7 @@ void add_low_rank_dx(const LoraLinearGrad& op, const Places& places, Columns& co
     const int64_t rank = op.parts.rank[i], first = places.at[i].rank;
     if (rank == 0) continue;
     Product& product = columns.add(op.w.parts, rank, f32_matrix(op.a.f32() + first * op.w.in, op.w.in, Lie::rows));
-    product.first = first, product.mask = dropout_of(op.parts, i);
+    product.first = first, product.mask = masks.of[i];
   }
 }
 
@@ -150,13 +170,13 @@ Gemm grad_b(const LoraLinearGrad& op, const Place& at, int64_t out, int64_t rank
   return gemm;
 }
 
-int list_adapter_grads(const LoraLinearGrad& op, const Places& places, const float* v, Gemm* gemms) {
+int list_adapter_grads(const LoraLinearGrad& op, const Places& places, const Masks& masks, const float* v, Gemm* gemms) {
   int count = 0;
   if (op.parts.dropout == 0.0f) gemms[count++] = grad_a(op, v, 0, op.parts.ranks(), Dropout());
   for (int i = 0; i < op.w.parts; ++i) {
     const int64_t rank = op.parts.rank[i];
     if (rank == 0) continue;
-    if (op.parts.dropout != 0.0f) gemms[count++] = grad_a(op, v, places.at[i].rank, rank, dropout_of(op.parts, i));
+    if (op.parts.dropout != 0.0f) gemms[count++] = grad_a(op, v, places.at[i].rank, rank, masks.of[i]);
     gemms[count++] = grad_b(op, places.at[i], op.w.out[i], rank);
   }
   return count;
@@ -179,10 +199,12 @@ void lora_linear_grad(const LoraLinearGrad& op, const Context& context) {
   }
   float* v = context.scratch_for<float>(-1, op.x.rows() * ranks);
   if (v == nullptr) return;
+  Masks masks;
+  if (!draw_masks(op, context, masks)) return;
   Gemm gemm = backward(op, places, v);
-  if (op.dx.given()) add_low_rank_dx(op, places, gemm.columns[0]);
+  if (op.dx.given()) add_low_rank_dx(op, places, masks, gemm.columns[0]);
   Gemm grads[2 * kMaxParts];
-  multiply(context, gemm, grads, list_adapter_grads(op, places, v, grads));
+  multiply(context, gemm, grads, list_adapter_grads(op, places, masks, v, grads));
 }
 
 }  // namespace lowrank::cpu::LOWRANK_ISA

@@ -9,6 +9,7 @@ struct Dropout {
   uint32_t threshold = 0;  // floor(p * 2^32): a smaller word drops its element
   uint32_t seed_low = 0, seed_high = 0, layer = 0, step = 0;
   float keep = 1.0f;  // 1 / (1 - p)
+  const uint8_t* bits = nullptr;  // where write_dropout_bits wrote the mask down, for one op that reads it more than once
 
   LOWRANK_INLINE bool on() const { return threshold != 0; }
 };
@@ -40,25 +41,25 @@ LOWRANK_INLINE PhiloxWords philox_round(const PhiloxWords& c, Philox64 k0, Philo
   return {hn::Xor3(hn::ShiftRight<32>(p1), c.c1, k0), p1, hn::Xor3(hn::ShiftRight<32>(p0), c.c3, k1), p0};
 }
 
-// Factors of the words of one vector, in order: kPhiloxBatch / 2 of them. Even lanes count from the first block, odd lanes
-// from half a vector later, so interleaving puts them in order.
-LOWRANK_INLINE void philox_factors(const Dropout& drop, const PhiloxWords& c, float* factors) {
+// put(i, kept) for the i-th vector of elements made of the words of one vector, in order: two masks. Even lanes count from the first
+// block, odd lanes from half a vector later, so interleaving puts them in order.
+template <class Put>
+LOWRANK_INLINE void philox_masks(const Dropout& drop, const PhiloxWords& c, int64_t first, const Put& put) {
   const hn::ScalableTag<uint64_t> d64;
   const hn::ScalableTag<uint32_t> d32;
-  const hn::ScalableTag<float> df;
   const auto low = hn::BitCast(d64, hn::OddEven(hn::BitCast(d32, hn::ShiftLeft<32>(c.c1)), hn::BitCast(d32, c.c0)));
   const auto high = hn::BitCast(d64, hn::OddEven(hn::BitCast(d32, hn::ShiftLeft<32>(c.c3)), hn::BitCast(d32, c.c2)));
   const auto words0 = hn::BitCast(d32, hn::InterleaveLower(d64, low, high));
   const auto words1 = hn::BitCast(d32, hn::InterleaveUpper(d64, low, high));
   const auto threshold = hn::Set(d32, drop.threshold);
-  const auto keep = hn::Set(df, drop.keep);
-  hn::StoreU(hn::IfThenZeroElse(hn::RebindMask(df, hn::Lt(words0, threshold)), keep), df, factors);
-  hn::StoreU(hn::IfThenZeroElse(hn::RebindMask(df, hn::Lt(words1, threshold)), keep), df, factors + hn::Lanes(df));
+  put(first, hn::Not(hn::Lt(words0, threshold)));
+  put(first + 1, hn::Not(hn::Lt(words1, threshold)));
 }
 
-// The factors (0 or `keep`) of the elements [4 * block, 4 * block + kPhiloxBatch). Two vectors at a time: their chains of
-// ten rounds overlap and share the keys (0.56 to 0.43 ns an element, AVX-512 on Zen 4).
-LOWRANK_INLINE void philox_batch(const Dropout& drop, uint64_t block, float* factors) {
+// Which of the elements [4 * block, 4 * block + kPhiloxBatch) are kept, a vector at a time. Two vectors of counters: their chains
+// of ten rounds overlap and share the keys (0.56 to 0.43 ns an element, AVX-512 on Zen 4).
+template <class Put>
+LOWRANK_INLINE void philox_batch(const Dropout& drop, uint64_t block, const Put& put) {
   const hn::ScalableTag<uint64_t> d64;
   constexpr uint64_t lanes = HWY_MAX_BYTES / 8;
   const auto at = hn::Iota(d64, 0);
@@ -76,19 +77,63 @@ LOWRANK_INLINE void philox_batch(const Dropout& drop, uint64_t block, float* fac
     b = philox_round(b, key0, key1);
     k0 += 0x9e3779b9u, k1 += 0xbb67ae85u;
   }
-  philox_factors(drop, a, factors);
-  philox_factors(drop, b, factors + kPhiloxBatch / 2);
+  philox_masks(drop, a, 0, put);
+  philox_masks(drop, b, 2, put);
 }
 
-// Room for the factors of n elements that begin anywhere in a counter's four.
-constexpr int64_t factors_room(int64_t n) { return (n + 3 + kPhiloxBatch) / kPhiloxBatch * kPhiloxBatch; }
+// Bytes that write_dropout_bits fills for n elements, and what reading them may reach.
+constexpr int64_t dropout_bytes(int64_t n) { return (n + kPhiloxBatch - 1) / kPhiloxBatch * kPhiloxBatch / 8 + HWY_MAX_BYTES; }
+
+// Writes the mask of n elements from `element` (a multiple of kPhiloxBatch) on: bit e % 8 of bits[e / 8] for element e.
+LOWRANK_INLINE void write_dropout_bits(const Dropout& drop, int64_t element, int64_t n, uint8_t* bits) {
+  const hn::ScalableTag<uint32_t> d;
+  constexpr int64_t lanes = HWY_MAX_BYTES / 4;
+  for (int64_t e = element; e < element + n; e += kPhiloxBatch) {
+    uint8_t nibble = 0;
+    philox_batch(drop, static_cast<uint64_t>(e / 4), [&](int64_t i, auto kept) {
+      HWY_ALIGN uint8_t bytes[8];
+      hn::StoreMaskBits(d, kept, bytes);
+      if constexpr (lanes >= 8) {
+        memcpy(bits + (e + i * lanes) / 8, bytes, lanes / 8);
+      } else if (i % 2 == 0) {
+        nibble = bytes[0];
+      } else {
+        bits[(e + i * lanes) / 8] = static_cast<uint8_t>(nibble | bytes[0] << 4);
+      }
+    });
+  }
+}
+
+// The factors of n elements from `element` (a multiple of 8) on, out of their bits.
+LOWRANK_INLINE void read_dropout_bits(const Dropout& drop, int64_t element, int64_t n, float* factors) {
+  const hn::ScalableTag<float> d;
+  constexpr int64_t lanes = HWY_MAX_BYTES / 4;
+  const auto keep = hn::Set(d, drop.keep);
+  for (int64_t i = 0; i < n; i += lanes) {
+    HWY_ALIGN uint8_t bytes[8] = {};
+    memcpy(bytes, drop.bits + (element + i) / 8, lanes >= 8 ? lanes / 8 : 1);
+    if (lanes < 8 && i % 8 != 0) bytes[0] >>= 4;
+    hn::StoreU(hn::IfThenElseZero(hn::LoadMaskBits(d, bytes), keep), d, factors + i);
+  }
+}
+
+// Room for the factors of n elements that begin anywhere.
+constexpr int64_t factors_room(int64_t n) { return (n + 7 + kPhiloxBatch) / kPhiloxBatch * kPhiloxBatch; }
 
 // Fills `buffer` [factors_room(n)] and returns where in it the factor of `element` stands; the n - 1 others follow.
 LOWRANK_INLINE const float* dropout_factors(const Dropout& drop, int64_t element, int64_t n, float* buffer) {
+  if (drop.bits != nullptr) {
+    read_dropout_bits(drop, element / 8 * 8, n + element % 8, buffer);
+    return buffer + element % 8;
+  }
+  const hn::ScalableTag<float> d;
+  const auto keep = hn::Set(d, drop.keep);
   const uint64_t block = static_cast<uint64_t>(element) / 4;
-  const int64_t skip = element % 4;
-  for (int64_t i = 0; i < n + skip; i += kPhiloxBatch) philox_batch(drop, block + static_cast<uint64_t>(i / 4), buffer + i);
-  return buffer + skip;
+  for (int64_t i = 0; i < n + element % 4; i += kPhiloxBatch)
+    philox_batch(drop, block + static_cast<uint64_t>(i / 4), [&](int64_t v, auto kept) {
+      hn::StoreU(hn::IfThenElseZero(hn::RebindMask(d, kept), keep), d, buffer + i + v * HWY_MAX_BYTES / 4);
+    });
+  return buffer + element % 4;
 }
 
 // out = mask * x / (1 - p) for n neighbours, the first being number `element` of its tensor. `x` may be `out`.

@@ -75,7 +75,7 @@ function checkVariant<Case>(op: string, variant: Variant, { cases, run, seed = 1
   const devices: Device[] = [];
   const notRun = { 'no kernel yet': 0, 'too big to emulate': 0 };
   beforeAll(async () => {
-    for (const threads of [1, 3]) devices.push(await openVariant(variant, threads));
+    for (const threads of variant.device === 'cpu' ? [1, 2, 4] : [1, 3]) devices.push(await openVariant(variant, threads));
   });
   afterAll(() => {
     devices.forEach((device) => device.close());
@@ -96,7 +96,7 @@ function checkVariant<Case>(op: string, variant: Variant, { cases, run, seed = 1
   }
 }
 
-// The same case with 1 and 3 threads (on the emulator: in two schedules): right, in bounds, the same bits, nothing left behind.
+// The same case with 1, 2 and 4 threads (on the emulator: in two schedules): right, in bounds, the same bits, nothing left behind.
 // False: the backend has no kernel for it.
 async function checkCase(devices: readonly Device[], misalign: Misalign, seed: number, run: (bench: Bench) => readonly Output[]): Promise<boolean> {
   let first: Uint8Array[] | undefined;
