@@ -4,43 +4,30 @@ namespace lowrank::cpu::LOWRANK_ISA {
 
 namespace {
 
-// A vector of each half of a head, turned.
-template <class D>
-struct Turned {
-  hn::Vec<D> lower, upper;
-};
-
-template <class D, class Part>
-LOWRANK_INLINE Turned<D> turn(D d, const float* head, int64_t half, Part part, hn::Vec<D> c, hn::Vec<D> s) {
-  const auto a = part.load(d, head), b = part.load(d, head + half);
-  return {hn::NegMulAdd(b, s, hn::Mul(a, c)), hn::MulAdd(a, s, hn::Mul(b, c))};
-}
-
-template <class D, class Part>
-LOWRANK_INLINE void put(D d, const Turned<D>& turned, Part part, float* head, int64_t half) {
-  part.store(turned.lower, d, head);
-  part.store(turned.upper, d, head + half);
-}
-
 // Angles are the outer loop: a vector of cos and sin is read once and turns that part of every head.
 template <class Part>
 LOWRANK_INLINE void turn_heads(float* x, float* end, int64_t size, const float* cos_sin, int64_t half, float direction, Part part) {
   const RowTag d;
   const auto c = part.load(d, cos_sin), s = hn::Mul(part.load(d, cos_sin + half), hn::Set(d, direction));
-  for (float* head = x; head < end; head += size) put(d, turn(d, head, half, part, c, s), part, head, half);
+  for (float* head = x; head < end; head += size) {
+    const auto a = part.load(d, head), b = part.load(d, head + half);
+    part.store(hn::NegMulAdd(b, s, hn::Mul(a, c)), d, head);
+    part.store(hn::MulAdd(a, s, hn::Mul(b, c)), d, head + half);
+  }
 }
 
 // Two whole vectors, `apart` less than a vector: the second ends where the half does. Both are read before one is written.
 LOWRANK_INLINE void turn_overlapping(float* x, float* end, int64_t size, const float* cos_sin, int64_t half, float direction, int64_t apart) {
   const RowTag d;
-  const Whole part;
   const auto sign = hn::Set(d, direction);
   const auto c0 = hn::LoadU(d, cos_sin), s0 = hn::Mul(hn::LoadU(d, cos_sin + half), sign);
   const auto c1 = hn::LoadU(d, cos_sin + apart), s1 = hn::Mul(hn::LoadU(d, cos_sin + apart + half), sign);
   for (float* head = x; head < end; head += size) {
-    const auto first = turn(d, head, half, part, c0, s0), last = turn(d, head + apart, half, part, c1, s1);
-    put(d, first, part, head, half);
-    put(d, last, part, head + apart, half);
+    const auto a0 = hn::LoadU(d, head), b0 = hn::LoadU(d, head + half), a1 = hn::LoadU(d, head + apart), b1 = hn::LoadU(d, head + apart + half);
+    hn::StoreU(hn::NegMulAdd(b0, s0, hn::Mul(a0, c0)), d, head);
+    hn::StoreU(hn::NegMulAdd(b1, s1, hn::Mul(a1, c1)), d, head + apart);
+    hn::StoreU(hn::MulAdd(a0, s0, hn::Mul(b0, c0)), d, head + half);
+    hn::StoreU(hn::MulAdd(a1, s1, hn::Mul(b1, c1)), d, head + apart + half);
   }
 }
 
