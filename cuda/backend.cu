@@ -4,6 +4,7 @@
 #include <new>
 
 #include "../native/ops/all.h"
+#include "missing.h"
 #include "probe.h"
 #include "queue.h"
 #include "table.h"
@@ -20,7 +21,11 @@ constexpr const char* kKind = "cuda";
 
 Queue* as_queue(void* device) { return static_cast<Queue*>(device); }
 
-int probe(char* why, size_t size) { return static_cast<int>(usable_devices(why, size).size()); }
+int probe(char* why, size_t size) {
+  const auto count = static_cast<int>(usable_devices(why, size).size());
+  if (count > 0) snprintf(why, size, "%s", missing_ops());
+  return count;
+}
 
 void* open(const DeviceOptions& options, Failure* failure) {
   const int32_t index = options.index;

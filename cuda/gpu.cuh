@@ -12,11 +12,16 @@
 #define GPU_LAUNCH(kernel, grid, block, shared, stream, ...) \
   ::cusim::launch_on(stream, #kernel, {grid, block, static_cast<size_t>(shared)}, [&] { kernel(__VA_ARGS__); })
 #define GPU_UNROLL
+#define GPU_NO_UNROLL
+#define GPU_ARGUMENT const
 #else
 #include <cuda_runtime.h>
 #define GPU_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]
 #define GPU_LAUNCH(kernel, grid, block, shared, stream, ...) kernel<<<grid, block, shared, stream>>>(__VA_ARGS__)
 #define GPU_UNROLL _Pragma("unroll")
+#define GPU_NO_UNROLL _Pragma("unroll 1")
+// A large argument that is read where it lies, also at an index that is not known: without this it is copied to local memory.
+#define GPU_ARGUMENT const __grid_constant__
 #endif
 
 #define GPU_FN __device__ __forceinline__

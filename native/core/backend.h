@@ -37,7 +37,8 @@ struct Backend {
   uint32_t activations;      // bit i set: activations may have DType(i)
   int32_t host_memory;       // 1: the host may read and write its memory, and mapped files need no copy
 
-  int (*probe)(char* why, size_t size);  // devices that can be opened; with 0, `why` tells the reason
+  // Devices that can be opened. `why` tells the reason of 0; otherwise what their kernels lack, or nothing.
+  int (*probe)(char* why, size_t size);
   void* (*open)(const DeviceOptions* options, Failure* failure);
   void (*close)(void* device);
   void (*info)(void* device, DeviceInfo* info);

@@ -1,5 +1,7 @@
 #include "checker.h"
 
+#include <cstring>
+
 #include "block.h"
 #include "config.h"
 #include "memory.h"
@@ -58,13 +60,13 @@ bool device_bounds(const void* p, size_t bytes, Bounds& bounds) {
 
 void check_order(Cell& cell, uint16_t thread, const void* p, size_t bytes, Touch touch, const Place& place) {
   const Clocks& clocks = block.clocks;
-  const bool both_atomic = touch == Touch::atomic && cell.atomic;
+  const bool both_atomic = touch == Touch::atomic && cell.atomic != 0;
   if (!both_atomic && !clocks.ordered(cell.write, thread)) {
     fault(touch == Touch::read ? "race: read after a write that is not ordered before it" : "race: write after a write that is not ordered before it", p,
           bytes, place, cell.write.thread);
   }
   if (touch == Touch::read || both_atomic || cell.read.block == 0) return;
-  const bool only_me = cell.read.thread == thread && !cell.many_lanes;
+  const bool only_me = cell.read.thread == thread && cell.many_lanes == 0;
   const bool here = cell.read.block == clocks.block();
   const bool ordered = here ? only_me || clocks.ordered(cell.reading_warps, cell.read.time, thread) : clocks.ordered(cell.read, thread);
   if (!ordered) fault("race: write after a read that is not ordered before it", p, bytes, place, cell.read.thread);
@@ -74,13 +76,13 @@ void note(Cell& cell, uint16_t thread, Touch touch) {
   const Event event{block.clocks.block(), block.clocks.now(), thread};
   if (touch != Touch::read) {
     cell.write = event;
-    cell.atomic = touch == Touch::atomic;
+    cell.atomic = touch == Touch::atomic ? 1 : 0;
     return;
   }
   // Reads that come before this one for certain need no memory: whoever is ordered behind this one is ordered behind them.
-  const bool only_me = cell.read.thread == thread && !cell.many_lanes;
+  const bool only_me = cell.read.thread == thread && cell.many_lanes == 0;
   const bool alone = cell.read.block != event.block || only_me || block.clocks.ordered(cell.reading_warps, cell.read.time, thread);
-  cell.many_lanes = !alone;
+  cell.many_lanes = alone ? 0 : 1;
   cell.reading_warps = (alone ? 0 : cell.reading_warps) | 1u << (thread / kWarp);
   cell.read = event;
 }
@@ -118,16 +120,21 @@ void check_access(uint16_t thread, const void* p, size_t bytes, Touch touch, con
   Bounds bounds{shared_memory.data(), shared_memory.data() + shared_memory.bytes(), true, true};
   if (is_shared ? !bounds.hold(p, bytes) : !device_bounds(p, bytes, bounds)) fault(out_of_bounds(touch), p, bytes, place);
   if (touch != Touch::read && !bounds.writable) fault("write to an operand that is only read", p, bytes, place);
-  const size_t offset = space.offset(p);
-  for (size_t i = 0; i < bytes; ++i) {
-    uint8_t& written = space.written[offset + i];
-    if (touch != Touch::write && written == 0) fault("read of bytes that nobody wrote", p, bytes, place);
-    if (is_shared && space.cells[offset + i].belongs_to_other(block.clocks.block())) space.cells[offset + i] = {};
-    if (bounds.writable) {  // what nobody writes can't be raced for
-      check_order(space.cells[offset + i], thread, p, bytes, touch, place);
-      note(space.cells[offset + i], thread, touch);
+  uint8_t* written = space.written + space.offset(p);
+  if (touch != Touch::write && memchr(written, 0, bytes) != nullptr) fault("read of bytes that nobody wrote", p, bytes, place);
+  if (touch != Touch::read) memset(written, 1, bytes);
+  if (!bounds.writable) return;  // what nobody writes can't be raced for
+  Cell before, after;
+  for (Cell* cell = space.cells + space.offset(p), *end = cell + bytes; cell < end; ++cell) {
+    const bool like_the_last = cell != end - bytes && *cell == before;  // bytes of one number have one history
+    before = *cell;
+    if (!like_the_last) {
+      if (is_shared && cell->belongs_to_other(block.clocks.block())) *cell = {};
+      check_order(*cell, thread, p, bytes, touch, place);
+      note(*cell, thread, touch);
+      after = *cell;
     }
-    if (touch != Touch::read) written = 1;
+    *cell = after;
   }
 }
 

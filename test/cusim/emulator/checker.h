@@ -12,11 +12,12 @@ namespace cusim {
 // History of one byte.
 struct Cell {
   Event write;
-  Event read;                 // the latest
-  uint32_t reading_warps = 0; // of the block of `read`, since it began to read
-  bool many_lanes = false;    // more than one thread has read
-  bool atomic = false;        // the last write was one
+  Event read;                  // the latest
+  uint32_t reading_warps = 0;  // of the block of `read`, since it began to read
+  uint16_t many_lanes = 0;     // 1: more than one thread has read
+  uint16_t atomic = 0;         // 1: the last write was one
 
+  bool operator==(const Cell&) const = default;
   bool belongs_to_other(uint32_t block) const { return write.block != block && read.block != block; }
 };
 

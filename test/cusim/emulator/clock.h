@@ -13,6 +13,8 @@ struct Event {
   uint32_t block = 0;  // serial number over all launches; 0: never
   uint32_t time = 0;
   uint16_t thread = 0;
+
+  bool operator==(const Event&) const = default;
 };
 
 class Clocks {

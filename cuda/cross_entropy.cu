@@ -1,0 +1,83 @@
+#include "kernels.h"
+#include "loss_rows.h"
+#include "reports.cuh"
+#include "rows.cuh"
+
+namespace lowrank::cuda {
+
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kShared = 2 * kWarpSums * sizeof(double);
+
+GPU_FN float block_max(float value, float* most) {
+  for (int lanes = 16; lanes > 0; lanes /= 2) value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, lanes));
+  if (blockDim.x == 32) return value;
+  if (lane_id() == 0) most[warp_id()] = value;
+  __syncthreads();
+  float all = most[0];
+  for (unsigned warp = 1; warp < blockDim.x / 32; ++warp) all = fmaxf(all, most[warp]);
+  return all;
+}
+
+// A block is a row. The target is left out of the sum and brought in at the end: 1 - p is then a sum of the others and loses no
+// digits. NaN in a row makes its sum NaN; -inf is exp 0.
+__global__ void __launch_bounds__(kMostRowThreads) loss_of_rows(LossRows p) {
+  GPU_SHARED(shared);
+  const int64_t row = blockIdx.x;
+  const int32_t target = p.targets[row];
+  float* logits = p.logits + row * p.classes;
+  if (target == kIgnoreIndex || !in_range(target, p.classes, p.first_row + row, p.report)) {
+    for_packs<1>(p.classes, [&](int64_t i) { logits[i] = 0.0f; });
+    if (threadIdx.x == 0) p.losses[row] = 0.0;
+    return;
+  }
+  float most = -INFINITY;
+  for_packs<1>(p.classes, [&](int64_t i) { most = fmaxf(most, logits[i]); });
+  most = block_max(most, reinterpret_cast<float*>(shared));
+  const float shift = most == -INFINITY ? 0.0f : most, of_target = logits[target];
+  double sum = 0;
+  for_packs<1>(p.classes, [&](int64_t i) {
+    if (i != target) sum += static_cast<double>(expf(logits[i] - shift));
+  });
+  const double others = block_sum(sum, reinterpret_cast<double*>(shared) + kWarpSums);
+  const double all = others + exp(static_cast<double>(of_target) - static_cast<double>(shift));
+  const auto factor = static_cast<float>(static_cast<double>(p.scale) / all);
+  __syncthreads();  // every thread has read the target's logit
+  for_packs<1>(p.classes, [&](int64_t i) {
+    const float gradient = i == target ? static_cast<float>(-static_cast<double>(p.scale) * others / all) : expf(logits[i] - shift) * factor;
+    logits[i] = gradient;
+  });
+  // max - l first: log(sum) would vanish beside a max of 1e30.
+  if (threadIdx.x == 0) p.losses[row] = static_cast<double>(most) - static_cast<double>(of_target) + log(all);
+}
+
+__global__ void __launch_bounds__(kThreads) sum_of_losses(const double* losses, int64_t count, float* loss) {
+  GPU_SHARED(shared);
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += losses[i];
+  sum = block_sum(sum, reinterpret_cast<double*>(shared));
+  if (threadIdx.x == 0) *loss = static_cast<float>(sum);
+}
+
+}  // namespace
+
+void loss_rows(Queue& queue, const LossRows& rows) {
+  if (rows.rows == 0) return;
+  GPU_LAUNCH(loss_of_rows, static_cast<unsigned>(rows.rows), row_threads(rows.classes, 1), kShared, queue.stream(), rows);
+}
+
+void sum_losses(Queue& queue, const double* losses, int64_t count, float* loss) {
+  GPU_LAUNCH(sum_of_losses, 1, kThreads, kShared, queue.stream(), losses, count, loss);
+}
+
+void cross_entropy_inplace(const CrossEntropyInplace& op, Queue& queue) {
+  const int64_t rows = op.logits.rows(), classes = op.logits.cols();
+  auto* losses = queue.scratch_for<double>(rows);
+  Report* report = queue.watch({"cross_entropy_inplace: target", classes});
+  if (losses == nullptr || report == nullptr) return;
+  loss_rows(queue, {op.logits.f32(), op.targets.i32(), losses, report, rows, classes, 0, op.scale});
+  sum_losses(queue, losses, rows, op.loss.f32());
+}
+
+}  // namespace lowrank::cuda

@@ -1,0 +1,51 @@
+// Dropout from a counter: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The same
+// bits as native/cpu/philox.h: the mask is a function of (seed, layer, step, element), so nobody stores it.
+#pragma once
+#include "../native/ops/lora_linear.h"
+#include "gpu.cuh"
+
+namespace lowrank::cuda {
+
+struct Dropout {
+  uint32_t threshold = 0;  // floor(p * 2^32): a smaller word drops its element; 0: no mask
+  uint32_t seed_low = 0, seed_high = 0, layer = 0, step = 0;
+  float keep = 1.0f;  // 1 / (1 - p)
+};
+
+inline Dropout dropout_of(const LoraParts& parts, int part) {
+  Dropout drop;
+  drop.threshold = static_cast<uint32_t>(static_cast<double>(parts.dropout) * 4294967296.0);
+  drop.seed_low = parts.seed_low, drop.seed_high = parts.seed_high;
+  drop.layer = parts.layer[part], drop.step = parts.step;
+  drop.keep = 1.0f / (1.0f - parts.dropout);
+  return drop;
+}
+
+struct PhiloxWords {
+  uint32_t at[4];
+};
+
+// The four words of elements 4 * block to 4 * block + 3.
+GPU_FN PhiloxWords philox(const Dropout& drop, uint64_t block) {
+  uint32_t c0 = static_cast<uint32_t>(block), c1 = static_cast<uint32_t>(block >> 32), c2 = drop.layer, c3 = drop.step;
+  uint32_t k0 = drop.seed_low, k1 = drop.seed_high;
+  GPU_UNROLL
+  for (int round = 0; round < 10; ++round) {
+    const uint32_t high0 = __umulhi(0xd2511f53u, c0), low0 = 0xd2511f53u * c0;
+    const uint32_t high1 = __umulhi(0xcd9e8d57u, c2), low1 = 0xcd9e8d57u * c2;
+    c0 = high1 ^ c1 ^ k0, c1 = low1;
+    c2 = high0 ^ c3 ^ k1, c3 = low0;
+    k0 += 0x9e3779b9u, k1 += 0xbb67ae85u;
+  }
+  return {{c0, c1, c2, c3}};
+}
+
+// 0 or 1 / (1 - p), for one element of a tensor.
+GPU_FN float dropout_factor(const Dropout& drop, int64_t element) {
+  const PhiloxWords words = philox(drop, static_cast<uint64_t>(element) / 4);
+  const int64_t which = element % 4;
+  const uint32_t word = which < 2 ? (which == 0 ? words.at[0] : words.at[1]) : (which == 2 ? words.at[2] : words.at[3]);
+  return word < drop.threshold ? 0.0f : drop.keep;
+}
+
+}  // namespace lowrank::cuda

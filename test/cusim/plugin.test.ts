@@ -1,0 +1,80 @@
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { type Device, openDevice, probeDevices } from '../../src/device.ts';
+import { launch } from '../../src/kernel.ts';
+
+const { count, why } = probeDevices('cusim');
+if (count === 0) console.warn(`the emulator's plugin: not tested (${why.split(':')[0]})`);
+
+/** 0 or 1/(1-p) for each of [rows, cols] elements: u = x A^T of ones and the unit matrix, under dropout. */
+async function maskOf(device: Device, rows: number, cols: number, seed: readonly [number, number], step: number): Promise<Float32Array> {
+  const unit = new Float32Array(cols * cols).map((_, i) => (i % (cols + 1) === 0 ? 1 : 0));
+  const x = device.tensor(new Float32Array(rows * cols).fill(1), [rows, cols]);
+  const [y, u] = [device.empty([rows, 1]), device.empty([rows, cols])];
+  const weight = device.weight([device.tensor(new Float32Array(cols), [1, cols])]);
+  const b = device.tensor(new Float32Array(cols), [1, cols]);
+  launch('lora_linear', y, u, x, weight, null, null, device.tensor(unit, [cols, cols]), b, cols, 0, 0, 1, 0, 0, 77, 0, 0, 0.3, ...seed, step);
+  return (await u.data()) as Float32Array;
+}
+
+describe.skipIf(count === 0)("the emulator's plugin", () => {
+  it('dropout masks are those of the CPU, bit for bit', async () => {
+    await using cpu = await openDevice('cpu');
+    await using device = await openDevice('cusim');
+    for (const [seed, step] of [[[1, 0], 1], [[0xdeadbeef, 0xffffffff], 0xffffffff]] as const) {
+      const mask = await maskOf(device, 61, 37, seed, step);
+      expect(mask).toEqual(await maskOf(cpu, 61, 37, seed, step));
+      expect(mask.filter((factor) => factor === 0).length / mask.length).toBeCloseTo(0.3, 1);
+    }
+  });
+
+  it('an op without a kernel fails by its name, and the device goes on', async () => {
+    await using device = await openDevice('cusim');
+    const [y, lse, qkv, offsets] = [device.empty([2, 4]), device.empty([2, 1]), device.tensor(new Float32Array(24), [2, 12]), device.tensor(Int32Array.of(0, 2))];
+    launch('attention', y, lse, qkv, offsets, 1, 1, 0, 1);
+    await expect(device.fence()).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED', message: expect.stringContaining('attention') as string });
+    launch('fill', y, 3);
+    expect(await y.data()).toEqual(new Float32Array(8).fill(3));
+  });
+
+  it('an index out of range names the first row, and an optimizer step behind it changes nothing', async () => {
+    await using device = await openDevice('cusim');
+    const start = Float32Array.from({ length: 5 }, (_, i) => i + 1);
+    const [p, m, v, g] = [device.tensor(start), device.tensor(start), device.tensor(start), device.tensor(start)];
+    const embed = (...ids: number[]): void => launch('embedding', device.empty([ids.length, 2]), device.tensor(Int32Array.from(ids)), device.tensor(new Float32Array(8), [4, 2]), null, null);
+    embed(0, 3);
+    embed(1, 4, -1);
+    launch('adamw', p, m, v, g, device.tensor(Float32Array.of(1)), device.tensor(Float32Array.of(1)), 1, 0.1, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001);
+    await expect(device.fence()).rejects.toMatchObject({ code: 'ERR_RANGE', message: expect.stringContaining('embedding: id 4 at row 1 is outside [0, 4)') as string });
+    expect(await p.data()).toEqual(start);
+    launch('adamw', p, m, v, g, device.tensor(Float32Array.of(1)), device.tensor(Float32Array.of(1)), 1, 0.1, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001);
+    expect(await p.data()).not.toEqual(start);
+  });
+
+  it('a device that is not there is refused by its index', async () => {
+    await expect(openDevice('cusim:2')).rejects.toMatchObject({ code: 'ERR_DEVICE', message: expect.stringContaining('found index 2') as string });
+  });
+});
+
+const cudaPlugin = fileURLToPath(new URL('../../build/Release/liblowrank_cuda.so', import.meta.url));
+const hasTools = existsSync(cudaPlugin) && spawnSync('nm', ['--version']).status === 0;
+if (!hasTools) console.warn('the CUDA plugin: not tested (no nvcc has built it, or there are no binutils)');
+const run = (command: string, ...args: string[]): string => execFileSync(command, args, { encoding: 'utf8', maxBuffer: 64 << 20 });
+
+describe.skipIf(!hasTools)('the CUDA plugin', () => {
+  it('exports one symbol and needs nothing but the C and C++ runtime', () => {
+    const exported = run('nm', '-D', '--defined-only', cudaPlugin).trim().split('\n').map((line) => line.split(' ').at(-1));
+    expect(exported).toEqual(['lowrank_backend']);
+    const needed = [...run('readelf', '-d', cudaPlugin).matchAll(/\(NEEDED\).*\[(.+?)\]/g)].map((match) => match[1] as string);
+    expect(needed.filter((name) => !/^(libc|libm|libstdc\+\+|libgcc_s|libpthread|libdl|librt|ld-linux[-\w]*)\.so/.test(name))).toEqual([]);
+  });
+
+  it('is opened here, or says in a sentence why not', async () => {
+    const cuda = probeDevices('cuda');
+    if (cuda.count > 0) return (await openDevice('cuda')).close();
+    expect(cuda.why).toMatch(/driver|device|too old/);
+    await expect(openDevice('cuda')).rejects.toMatchObject({ code: 'ERR_DEVICE', message: `cuda: ${cuda.why}` });
+  });
+});
