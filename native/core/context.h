@@ -21,6 +21,8 @@ struct Context {
   void* (*scratch)(void* self, int worker, int64_t bytes);
   // Marks the op as failed; the first failure counts. `code` is one of LowrankError's codes. printf format. Any thread.
   void (*fail)(void* self, const char* code, const char* format, ...) __attribute__((format(printf, 3, 4)));
+  // Tells how a product is done, where somebody wants to know (LOWRANK_PLAN=1); else nullptr.
+  void (*tell)(void* self, const char* plan);
 
   // body(i, worker) for i in [0, tasks). Split by shape, never by thread count.
   template <class Body>

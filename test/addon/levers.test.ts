@@ -1,4 +1,4 @@
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -35,4 +35,11 @@ it('LOWRANK_TRACE writes one event per op, as JSON', () => {
 
 it('LOWRANK_ISA with an unknown table is refused with the tables there are', () => {
   expect(() => execFileSync(process.execPath, [child], { encoding: 'utf8', env: { ...process.env, LOWRANK_ISA: 'v9' }, stdio: 'pipe' })).toThrow(/LOWRANK_ISA must name a kernel table of this build/);
+});
+
+it('LOWRANK_PLAN=1 tells of each product once, and nothing is told without it', () => {
+  const script = fileURLToPath(new URL('plan.child.mjs', import.meta.url));
+  const told = (plan: string): string[] => spawnSync(process.execPath, [script], { encoding: 'utf8', env: { ...process.env, LOWRANK_PLAN: plan } }).stderr.split('\n').filter((line) => line.startsWith('gemm'));
+  expect(told('1')).toEqual([expect.stringMatching(/^gemm 40x16x24, f32: tile \d+x\d+, 1 turns of 40 rows/), expect.stringMatching(/^gemm 50x16x24, f32/)]);
+  expect(told('0')).toEqual([]);
 });

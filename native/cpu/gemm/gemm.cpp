@@ -33,9 +33,17 @@ bool expand_sides(const Context& context, Job& job) {
   return true;
 }
 
+void tell_plan(const Context& context, const Gemm& gemm, const Plan& plan) {
+  if (context.tell == nullptr) return;
+  char text[320];
+  format_plan(gemm, plan, text, sizeof text);
+  context.tell(context.self, text);
+}
+
 bool prepare(const Context& context, const Gemm& gemm, Job& job) {
   job.gemm = &gemm;
   job.plan = plan_gemm(gemm, context.bf16);
+  tell_plan(context, gemm, job.plan);
   int64_t offset = 0;
   for (int i = 0; i < gemm.left_count; ++i) {
     job.offset[i] = offset;

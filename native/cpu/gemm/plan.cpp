@@ -1,5 +1,7 @@
 #include "plan.h"
 
+#include <stdio.h>
+
 namespace lowrank::cpu::LOWRANK_ISA {
 
 namespace {
@@ -62,6 +64,19 @@ int64_t list_slabs(const Columns& columns, Words frozen, Slab* slabs) {
   if (count > 0) return count;
   if (slabs != nullptr) slabs[0] = {};
   return 1;
+}
+
+void format_plan(const Gemm& gemm, const Plan& plan, char* text, size_t size) {
+  long long n = 0, k = 0, blocks = 0, slabs = 0;
+  for (int i = 0; i < gemm.left_count; ++i) k += gemm.lefts[i].k;
+  for (int c = 0; c < gemm.column_count; ++c) {
+    n += gemm.columns[c].n, slabs += list_slabs(gemm.columns[c], plan.words, nullptr);
+    for (int64_t left = gemm.columns[c].n; left > 0; left -= next_block(left)) ++blocks;
+  }
+  snprintf(text, size, "gemm %lldx%lldx%lld, %s: tile %dx%d, %lld turns of %lld rows in %lld panels, %lld blocks of at most %lld columns, %lld slabs of at most %lld words, %d sides",
+           static_cast<long long>(gemm.m), n, k, plan.words == Words::f32 ? "f32" : "bf16", kTileRows, kTileCols, static_cast<long long>(plan.turns),
+           static_cast<long long>(plan.turn_rows), static_cast<long long>(plan.panels), blocks, static_cast<long long>(kMaxBlock), slabs,
+           static_cast<long long>(kMaxDepth), gemm.side_count);
 }
 
 }  // namespace lowrank::cpu::LOWRANK_ISA

@@ -60,4 +60,7 @@ struct Slab {
 // Writes the slabs of the products without a mask; there is always one. Returns their number. `slabs` may be nullptr.
 int64_t list_slabs(const Columns& columns, Words frozen, Slab* slabs);
 
+// The plan in one line.
+void format_plan(const Gemm& gemm, const Plan& plan, char* text, size_t size);
+
 }  // namespace lowrank::cpu::LOWRANK_ISA

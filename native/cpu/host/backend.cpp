@@ -8,6 +8,8 @@
 #include <memory>
 #include <mutex>
 #include <new>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "../../ops/all.h"
@@ -82,7 +84,7 @@ class CpuDevice {
 
   void launch(int32_t op, const void* contract, Failure* failure) {
     failure_ = failure;
-    const Context context{this, workers_.threads(), precision_ == MatmulPrecision::medium, run, scratch, fail};
+    const Context context{this, workers_.threads(), precision_ == MatmulPrecision::medium, run, scratch, fail, tells_plans_ ? tell : nullptr};
     table_->kernels[op](contract, context);
     for (Scratch& scratch : scratch_) scratch.reset();
   }
@@ -100,6 +102,9 @@ class CpuDevice {
     if (memory == nullptr) fail(self, "ERR_MEMORY", "no memory for %lld bytes of scratch", static_cast<long long>(bytes));
     return memory;
   }
+  static void tell(void* self, const char* plan) {
+    if (static_cast<CpuDevice*>(self)->told_.insert(plan).second) fprintf(stderr, "%s\n", plan);
+  }
   __attribute__((format(printf, 3, 4))) static void fail(void* self, const char* code, const char* format, ...) {
     auto* device = static_cast<CpuDevice*>(self);
     const std::lock_guard lock(device->fail_mutex_);
@@ -112,6 +117,8 @@ class CpuDevice {
 
   const Table* table_;
   MatmulPrecision precision_;
+  bool tells_plans_ = getenv("LOWRANK_PLAN") != nullptr && strcmp(getenv("LOWRANK_PLAN"), "1") == 0;
+  std::set<std::string> told_;  // each plan once
   Workers workers_;
   std::vector<Scratch> scratch_;  // [0] belongs to the op as a whole, [1 + worker] to a worker
   Failure* failure_ = nullptr;
