@@ -71,7 +71,7 @@ async function deviceFacts(): Promise<Findings> {
   } catch (error) {
     found['cpu'] = `can't be used: ${(error as Error).message}`;
   }
-  found['cuda'] = cuda.count > 0 ? `${cuda.count} device${cuda.count === 1 ? '' : 's'}` : `none: ${cuda.why}`;
+  found['cuda'] = cuda.count > 0 ? `${cuda.count} device${cuda.count === 1 ? '' : 's'}${cuda.why === '' ? '' : `, not chosen by auto: ${cuda.why}`}` : `none: ${cuda.why}`;
   return found;
 }
 
