@@ -36,7 +36,7 @@ bool expand_sides(const Context& context, Job& job) {
 void tell_plan(const Context& context, const Gemm& gemm, const Plan& plan) {
   if (context.tell == nullptr) return;
   char text[320];
-  format_plan(gemm, plan, text, sizeof text);
+  format_plan(gemm, plan, context.threads, text, sizeof text);
   context.tell(context.self, text);
 }
 
@@ -67,12 +67,12 @@ int64_t row_parts(const Job& job, const Columns& columns, int64_t left) {
   return columns.lie == Lie::rows && left <= kSharedCols && job.plan.panels >= kLeastPanels ? 2 : 1;
 }
 
-int64_t list_tasks(const Job& job, Task* tasks) {
+int64_t list_tasks(const Job& job, int threads, Task* tasks) {
   int64_t count = 0;
   for (int c = 0; c < job.gemm->column_count; ++c) {
     const Columns& columns = job.gemm->columns[c];
     for (int64_t n0 = 0; n0 < columns.n;) {
-      const int64_t block = next_block(columns.n - n0), parts = row_parts(job, columns, columns.n - n0);
+      const int64_t block = next_block(columns.n - n0, threads), parts = row_parts(job, columns, columns.n - n0);
       for (int64_t part = 0; part < parts; ++part, ++count)
         if (tasks != nullptr) tasks[count] = {&job, c, n0, block, part, parts};
       n0 += block;
@@ -129,12 +129,12 @@ void multiply(const Context& context, const Gemm& gemm, const Gemm* rest, int re
   int64_t all = 0, first = 0;
   for (int i = 0; i <= rest_count; ++i) {
     if (!prepare(context, i == 0 ? gemm : rest[i - 1], jobs[i])) return;
-    all += list_tasks(jobs[i], nullptr);
+    all += list_tasks(jobs[i], context.threads, nullptr);
     if (i == 0) first = all;
   }
   Task* tasks = share<Task>(context, all);
   if (tasks == nullptr || !make_buffers(context, jobs, 1 + rest_count, buffers)) return;
-  for (int64_t i = 0, at = 0; i <= rest_count; ++i) at += list_tasks(jobs[i], tasks + at);
+  for (int64_t i = 0, at = 0; i <= rest_count; ++i) at += list_tasks(jobs[i], context.threads, tasks + at);
   run_turns(context, jobs[0], tasks, first, all, buffers);
 }
 

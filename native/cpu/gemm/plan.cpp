@@ -66,12 +66,12 @@ int64_t list_slabs(const Columns& columns, Words frozen, Slab* slabs) {
   return 1;
 }
 
-void format_plan(const Gemm& gemm, const Plan& plan, char* text, size_t size) {
+void format_plan(const Gemm& gemm, const Plan& plan, int threads, char* text, size_t size) {
   long long n = 0, k = 0, blocks = 0, slabs = 0;
   for (int i = 0; i < gemm.left_count; ++i) k += gemm.lefts[i].k;
   for (int c = 0; c < gemm.column_count; ++c) {
     n += gemm.columns[c].n, slabs += list_slabs(gemm.columns[c], plan.words, nullptr);
-    for (int64_t left = gemm.columns[c].n; left > 0; left -= next_block(left)) ++blocks;
+    for (int64_t left = gemm.columns[c].n; left > 0; left -= next_block(left, threads)) ++blocks;
   }
   snprintf(text, size, "gemm %lldx%lldx%lld, %s: tile %dx%d, %lld turns of %lld rows in %lld panels, %lld blocks of at most %lld columns, %lld slabs of at most %lld words, %d sides",
            static_cast<long long>(gemm.m), n, k, plan.words == Words::f32 ? "f32" : "bf16", kTileRows, kTileCols, static_cast<long long>(plan.turns),

@@ -40,9 +40,9 @@ LOWRANK_INLINE PanelRows panel_rows(int64_t m, int64_t panels, int64_t p) {
 }
 
 // Width of the next block when `left` columns are still to be given out: blocks shrink towards the end, so that no worker is left
-// waiting for a big last one.
-LOWRANK_INLINE int64_t next_block(int64_t left) {
-  const int64_t share = (left / 8 + kTileCols - 1) / kTileCols * kTileCols;
+// waiting for a big last one. Sums go along k, so the bits are the same whatever the width.
+LOWRANK_INLINE int64_t next_block(int64_t left, int threads) {
+  const int64_t share = threads == 1 ? kMaxBlock : (left / 8 + kTileCols - 1) / kTileCols * kTileCols;
   const int64_t block = share < kTileCols ? kTileCols : share > kMaxBlock ? kMaxBlock : share;
   return block < left ? block : left;
 }
@@ -61,6 +61,6 @@ struct Slab {
 int64_t list_slabs(const Columns& columns, Words frozen, Slab* slabs);
 
 // The plan in one line.
-void format_plan(const Gemm& gemm, const Plan& plan, char* text, size_t size);
+void format_plan(const Gemm& gemm, const Plan& plan, int threads, char* text, size_t size);
 
 }  // namespace lowrank::cpu::LOWRANK_ISA
