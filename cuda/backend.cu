@@ -85,6 +85,7 @@ const Backend kBackend = {
     .ops = static_cast<int32_t>(Op::count),
     .kind = kKind,
     .activations = 1u << static_cast<int>(DType::f32),
+    .border = 0,
     .host_memory = 0,
     .probe = probe,
     .open =

@@ -17,6 +17,7 @@ export interface Addon {
   stats(device: number): { tensors: number; liveBytes: number; peakBytes: number; reservedBytes: number; ops: number };
   resetPeak(device: number): void;
   alloc(device: number, dtype: number, ...dims: number[]): Handle;
+  allocBordered(device: number, dtype: number, ...dims: number[]): Handle;
   view(tensor: Handle, elementOffset: number, ...dims: number[]): Handle;
   release(handle: Handle): boolean;
   map(file: string): Handle;

@@ -62,11 +62,15 @@ class Decode {
   }
   Tensor tensor(const char* name, Kind kind, Is is, Access access) {
     const double handle = next(name);
-    if (handle == 0 && is == Is::optional) return Tensor{nullptr, DType::f32, -1, {}};
+    if (handle == 0 && is == Is::optional) return Tensor{nullptr, DType::f32, -1, {}, 0};
     const Object& object = find(name, handle, Object::Is::tensor);
     const DType dtype = object.tensor.dtype;
     const char* wanted = refuse(kind, dtype);
     if (wanted != nullptr) fail_call("ERR_DTYPE", std::string(name) + " must be " + wanted + " (found " + name_of(dtype) + ")");
+    if (kind != Kind::activation && !object.tensor.contiguous()) {
+      fail_call("ERR_SHAPE", std::string(name) + " must have no spare columns (rows of " + std::to_string(object.tensor.cols()) + " lie " +
+                                 std::to_string(object.tensor.pitch) + " apart)");
+    }
     if (access == Access::write && object.read_only) {
       fail_call("ERR_ARGUMENT", std::string(name) + " is written, so it must not lie in a mapped file");
     }

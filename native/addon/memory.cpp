@@ -1,6 +1,7 @@
-// alloc, view, release, map, mapTensor, weight, upload, download, writeFile.
+// alloc, allocBordered, view, release, map, mapTensor, weight, upload, download, writeFile.
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "environment.h"
 
@@ -51,14 +52,15 @@ Tensor shape_arguments(const Napi::CallbackInfo& info, size_t first, DType dtype
     count *= dim > 0 ? dim : 1;
   }
   if (count > 1e15) fail(info.Env(), "ERR_MEMORY", "a tensor of more than 10^15 elements");
+  tensor.pitch = tensor.cols();
   return tensor;
 }
 
 Object new_tensor(const Napi::CallbackInfo& info, int32_t id, Tensor tensor) {
   Device& device = *environment_of(info).device(id);
-  void* block = device.pool().allocate(tensor.bytes());
+  void* block = device.pool().allocate(tensor.extent());
   if (block == nullptr) {
-    fail(info.Env(), "ERR_MEMORY", "no memory for a tensor of " + std::to_string(tensor.bytes()) + " bytes (" +
+    fail(info.Env(), "ERR_MEMORY", "no memory for a tensor of " + std::to_string(tensor.extent()) + " bytes (" +
                                        std::to_string(device.pool().live_bytes()) + " in use)");
   }
   tensor.data = block;
@@ -75,18 +77,35 @@ Napi::Value alloc(const Napi::CallbackInfo& info) {
   return give(info, new_tensor(info, index_argument(info, 0), shape_arguments(info, 2, dtype_argument(info, 1))));
 }
 
+// allocBordered(device, dtype, ...dims): an activation, with the spare columns that the backend wants behind each row of 16 bits.
+Napi::Value alloc_bordered(const Napi::CallbackInfo& info) {
+  const int64_t border = device_argument(info, 0).backend().border;
+  Tensor tensor = shape_arguments(info, 2, dtype_argument(info, 1));
+  constexpr int64_t kLine = 64;  // elements: rows of 16 bits begin on lines of 128 bytes
+  if (border > 0 && tensor.rank >= 2 && size_of(tensor.dtype) == 2) tensor.pitch = (tensor.cols() + border + kLine - 1) / kLine * kLine;
+  return give(info, new_tensor(info, index_argument(info, 0), tensor));
+}
+
 // view(handle, elementOffset, ...dims): other dims over the same bytes; keeps them alive.
 Napi::Value view(const Napi::CallbackInfo& info) {
   const Object whole = object_argument(info, 0, Object::Is::tensor);
   const int64_t offset = offset_argument(info, 1);
   Object object = whole;
   object.tensor = shape_arguments(info, 2, whole.tensor.dtype);
+  int64_t start = offset;  // in memory
+  const int64_t cols = whole.tensor.cols();
+  if (whole.tensor.pitch > cols && cols > 0 && object.tensor.cols() == cols && offset % cols == 0) {
+    object.tensor.pitch = whole.tensor.pitch;
+    start = offset / cols * whole.tensor.pitch;
+  } else if (!whole.tensor.contiguous()) {
+    fail(info.Env(), "ERR_SHAPE", "view: of a tensor with spare columns, whole rows must be taken");
+  }
   const int64_t end = offset + object.tensor.count();
   if (end > whole.tensor.count()) {
     fail(info.Env(), "ERR_SHAPE", "view: elements [" + std::to_string(offset) + ", " + std::to_string(end) + ") must lie in the tensor's " +
                                       std::to_string(whole.tensor.count()));
   }
-  object.tensor.data = static_cast<char*>(whole.tensor.data) + offset * size_of(whole.tensor.dtype);
+  object.tensor.data = static_cast<char*>(whole.tensor.data) + start * size_of(whole.tensor.dtype);
   return give(info, std::move(object));
 }
 
@@ -168,6 +187,7 @@ Napi::Value weight(const Napi::CallbackInfo& info) {
     weight.dtype = dtype;
     weight.data[i] = part.tensor.data;
     weight.out[i] = out_in ? part.tensor.rows() : part.tensor.cols();
+    if (!part.tensor.contiguous()) fail(info.Env(), "ERR_SHAPE", name + " must have no spare columns");
     object.owners.insert(object.owners.end(), part.owners.begin(), part.owners.end());
   }
   return give(info, std::move(object));
@@ -187,6 +207,26 @@ Bytes bytes_argument(const Napi::CallbackInfo& info, size_t i) {
   return {static_cast<const char*>(data), static_cast<int64_t>(info[i].As<Napi::TypedArray>().ByteLength())};
 }
 
+// A tensor's elements, one behind the other, as its rows lie in memory.
+std::vector<char> spread(const Tensor& tensor, const char* elements) {
+  if (tensor.contiguous()) return {elements, elements + tensor.bytes()};
+  std::vector<char> rows(static_cast<size_t>(tensor.extent()));
+  const int64_t size = size_of(tensor.dtype), row = tensor.cols() * size;
+  for (int64_t i = 0; i < tensor.rows(); ++i) memcpy(rows.data() + i * tensor.pitch * size, elements + i * row, static_cast<size_t>(row));
+  return rows;
+}
+
+// A tensor's elements from the device, one behind the other.
+void fetch(Device& device, const Tensor& tensor, std::vector<char>& elements, Failure& failure) {
+  const int64_t bytes = tensor.contiguous() ? tensor.bytes() : tensor.extent();
+  elements.resize(static_cast<size_t>(bytes));
+  device.backend().download(device.state(), elements.data(), tensor.data, bytes, &failure);
+  if (tensor.contiguous()) return;
+  const int64_t size = size_of(tensor.dtype), row = tensor.cols() * size;
+  for (int64_t i = 1; i < tensor.rows(); ++i) memmove(elements.data() + i * row, elements.data() + i * tensor.pitch * size, static_cast<size_t>(row));
+  elements.resize(static_cast<size_t>(tensor.bytes()));
+}
+
 // upload(handle, typedArray): the bytes are copied before this returns.
 Napi::Value upload(const Napi::CallbackInfo& info) {
   const Object& object = object_argument(info, 0, Object::Is::tensor);
@@ -197,7 +237,7 @@ Napi::Value upload(const Napi::CallbackInfo& info) {
     fail(info.Env(), "ERR_SHAPE", "upload: the tensor has " + std::to_string(object.tensor.bytes()) + " bytes (found " +
                                       std::to_string(bytes.size) + ")");
   }
-  auto staged = std::make_shared<std::vector<char>>(bytes.data, bytes.data + bytes.size);
+  auto staged = std::make_shared<std::vector<char>>(spread(object.tensor, bytes.data));
   device.stream().enqueue("upload", Stream::When::healthy, [&device, staged, to = object.tensor.data](Failure& failure) {
     device.backend().upload(device.state(), to, staged->data(), static_cast<int64_t>(staged->size()), &failure);
   });
@@ -208,10 +248,7 @@ Napi::Value download(const Napi::CallbackInfo& info) {
   const Object& object = object_argument(info, 0, Object::Is::tensor);
   Device& device = *environment_of(info).device(object.device);
   auto bytes = std::make_shared<std::vector<char>>();
-  Stream::Work work = [&device, bytes, tensor = object.tensor](Failure& failure) {
-    bytes->resize(static_cast<size_t>(tensor.bytes()));
-    device.backend().download(device.state(), bytes->data(), tensor.data, tensor.bytes(), &failure);
-  };
+  Stream::Work work = [&device, bytes, tensor = object.tensor](Failure& failure) { fetch(device, tensor, *bytes, failure); };
   return environment_of(info).settle_on_stream(info.Env(), device, "download", std::move(work), bytes);
 }
 
@@ -256,8 +293,8 @@ Napi::Value write_file(const Napi::CallbackInfo& info) {
     for (const Tensor& tensor : tensors) {
       const void* data = tensor.data;
       if (device.backend().host_memory == 0) {
-        copies.emplace_back(static_cast<size_t>(tensor.bytes()));
-        device.backend().download(device.state(), copies.back().data(), tensor.data, tensor.bytes(), &failure);
+        copies.emplace_back();
+        fetch(device, tensor, copies.back(), failure);
         data = copies.back().data();
       }
       pieces.push_back({data, tensor.bytes()});
@@ -271,6 +308,7 @@ Napi::Value write_file(const Napi::CallbackInfo& info) {
 
 void add_memory(Napi::Env, Napi::Object exports, Environment& environment) {
   add_method(exports, "alloc", alloc, environment);
+  add_method(exports, "allocBordered", alloc_bordered, environment);
   add_method(exports, "view", view, environment);
   add_method(exports, "release", release, environment);
   add_method(exports, "map", map, environment);

@@ -8,7 +8,7 @@
 
 namespace lowrank {
 
-constexpr int32_t kBackendAbi = 2;
+constexpr int32_t kBackendAbi = 3;
 
 // How exactly frozen weights are multiplied; PyTorch's words (torch.set_float32_matmul_precision). `medium` lets a backend round
 // both factors to bf16 where that is faster; sums and all low-rank products stay f32.
@@ -35,6 +35,7 @@ struct Backend {
   int32_t ops;               // number of lines of list.def it was built with
   const char* kind;          // "cpu", "cuda", "cusim"
   uint32_t activations;      // bit i set: activations may have DType(i)
+  int32_t border;            // spare columns behind each row of a 16-bit activation, and around frozen weights of 16 bits; 0: none
   int32_t host_memory;       // 1: the host may read and write its memory, and mapped files need no copy
 
   // Devices that can be opened. `why` tells the reason of 0; otherwise what their kernels lack, or nothing.

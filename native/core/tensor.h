@@ -6,13 +6,15 @@ namespace lowrank {
 
 constexpr int kMaxDims = 4;
 
-// Row-major and contiguous. Most kernels read it as `rows` x `cols`, cols being the last dimension.
+// Row-major: `rows` x `cols`, cols being the last dimension, rows `pitch` elements apart. Only activations of a backend with a border
+// (see Backend) have a pitch beyond cols; what lies between belongs to nobody from one op to the next.
 // An optional operand that was not given has data == nullptr and rank < 0.
 struct Tensor {
   void* data;
   DType dtype;
   int32_t rank;
   int64_t dims[kMaxDims];
+  int64_t pitch;
 
   LOWRANK_INLINE bool given() const { return rank >= 0; }
   LOWRANK_INLINE int64_t count() const {
@@ -27,6 +29,9 @@ struct Tensor {
     return n;
   }
   LOWRANK_INLINE int64_t bytes() const { return count() * size_of(dtype); }
+  LOWRANK_INLINE bool contiguous() const { return pitch == cols() || rows() <= 1; }
+  // Bytes that it takes in memory, with what lies behind its rows.
+  LOWRANK_INLINE int64_t extent() const { return rows() * pitch * size_of(dtype); }
   template <class T>
   LOWRANK_INLINE T* as() const { return static_cast<T*>(data); }
   LOWRANK_INLINE float* f32() const { return static_cast<float*>(data); }
@@ -50,11 +55,14 @@ enum class WeightOrder : int32_t { out_in = 0, in_out = 1 };
 constexpr int kMaxParts = 3;
 
 // A frozen weight W0 [N, K]: up to three matrices that read the same x (q|k|v, gate|up), one below the other.
-// The bytes stay where they are (usually a mapped file) and in the dtype they have.
+// Without a border the bytes stay where they are (usually a mapped file) and in the dtype they have. With one, the parts are one matrix
+// that begins at data[0]: one below the other, or side by side for in_out, with `border` spare columns and as many spare rows behind it.
 struct Weight {
   const void* data[kMaxParts];
   int64_t out[kMaxParts];  // rows N_i of each part
   int64_t in;              // K
+  int64_t pitch;           // with a border: elements from one stored row to the next; else 0
+  int32_t border;          // 0: none
   DType dtype;
   WeightOrder order;
   int32_t parts;

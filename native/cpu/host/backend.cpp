@@ -178,6 +178,7 @@ const Backend kBackend = {
     .ops = static_cast<int32_t>(Op::count),
     .kind = "cpu",
     .activations = 1u << static_cast<int>(DType::f32),
+    .border = 0,
     .host_memory = 1,
     .probe = probe,
     .open = open,
