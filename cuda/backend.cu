@@ -31,7 +31,7 @@ void* open(const DeviceOptions& options, Failure* failure) {
   const int32_t index = options.index;
   char why[256] = "";
   const std::vector<int> usable = usable_devices(why, sizeof why);
-  if (index >= 0 && index < static_cast<int32_t>(usable.size())) return Queue::open(usable[static_cast<size_t>(index)], *failure);
+  if (index >= 0 && index < static_cast<int32_t>(usable.size())) return Queue::open(usable[static_cast<size_t>(index)], options.stream, *failure);
   if (usable.empty()) {
     failure->set("ERR_DEVICE", "%s: %s", kKind, why);
   } else {

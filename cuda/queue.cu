@@ -20,13 +20,15 @@ bool succeeded(cudaError_t error, const char* what, Failure* failure) {
   return false;
 }
 
-Queue* Queue::open(int device, Failure& failure) {
+Queue* Queue::open(int device, void* stream, Failure& failure) {
   if (!succeeded(cudaSetDevice(device), "the device", &failure)) return nullptr;
   auto* queue = new Queue;
   queue->device_ = device;
   cudaDeviceGetAttribute(&queue->multiprocessors_, cudaDevAttrMultiProcessorCount, device);
   const size_t bytes = static_cast<size_t>(kWatches) * sizeof(Report);
-  const bool good = succeeded(cudaStreamCreateWithFlags(&queue->stream_, cudaStreamNonBlocking), "a stream", &failure) &&
+  queue->stream_ = static_cast<cudaStream_t>(stream);
+  queue->owns_stream_ = stream == nullptr;
+  const bool good = (!queue->owns_stream_ || succeeded(cudaStreamCreateWithFlags(&queue->stream_, cudaStreamNonBlocking), "a stream", &failure)) &&
                     succeeded(cudaMalloc(reinterpret_cast<void**>(&queue->reports_), bytes), "memory for reports", &failure) &&
                     succeeded(cudaMemsetAsync(queue->reports_, 0xff, bytes, queue->stream_), "memory for reports", &failure);
   if (good) return queue;
@@ -40,7 +42,7 @@ Queue::~Queue() {
   for (void* old : outgrown_) cudaFree(old);
   cudaFree(scratch_);
   cudaFree(reports_);
-  if (stream_ != nullptr) cudaStreamDestroy(stream_);
+  if (owns_stream_ && stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
 void Queue::fail(const char* code, const char* format, ...) {

@@ -23,7 +23,8 @@ struct Watch {
 class Queue {
  public:
   // nullptr: `failure` tells why.
-  static Queue* open(int device, Failure& failure);
+  // `stream` is the caller's, or nullptr: one of its own.
+  static Queue* open(int device, void* stream, Failure& failure);
   Queue(const Queue&) = delete;
   Queue& operator=(const Queue&) = delete;
   ~Queue();
@@ -60,6 +61,7 @@ class Queue {
   bool grow(int64_t bytes);
 
   cudaStream_t stream_ = nullptr;
+  bool owns_stream_ = false;
   int device_ = 0, multiprocessors_ = 1;
   Failure* failure_ = nullptr;
   char* scratch_ = nullptr;

@@ -24,13 +24,15 @@ const mayReach: Readonly<Record<string, readonly string[]>> = {
   'native/ops': ['native/core/tensor', 'native/core/dtype'],
   'native/cpu': ['native/ops', 'native/core/context', 'native/core/tensor', 'native/core/dtype', 'native/core/backend', 'native/core/failure'],
   'native/addon': ['native/core', 'native/ops'],
+  'native/include': [],
+  'native/capi': ['native/core/backend', 'native/core/dlpack', 'native/ops', 'native/include'],
   cuda: ['native/ops', 'native/core'],
 };
 
 /** Files in src/ itself that stand above the rooms. */
 const upstairs = new Set(['src/index']);
 
-const nativeRooms = ['native/addon', 'native/core', 'native/ops', 'native/cpu', 'cuda'];
+const nativeRooms = ['native/addon', 'native/core', 'native/ops', 'native/cpu', 'native/include', 'native/capi', 'cuda'];
 
 function filesUnder(folder: string): string[] {
   const at = path.join(root, folder);
@@ -70,6 +72,8 @@ function isAllowed(room: string, target: string): boolean {
   });
 }
 
+const writtenByProgram = 'native/include/lowrank.h';
+
 describe('the rooms', () => {
   it('no import or include points upward', () => {
     const upward = sources.flatMap((file) => {
@@ -98,7 +102,7 @@ describe('the rooms', () => {
   });
 
   it('no file has more than 500 lines', () => {
-    const long = sources.map((file) => [file, text(file).split('\n').length] as const).filter(([, lines]) => lines > 500);
+    const long = sources.map((file) => [file, text(file).split('\n').length] as const).filter(([file, lines]) => lines > 500 && file !== writtenByProgram);
     expect(long).toEqual([]);
   });
 

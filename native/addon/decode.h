@@ -65,7 +65,7 @@ class Decode {
     if (handle == 0 && is == Is::optional) return Tensor{nullptr, DType::f32, -1, {}, 0};
     const Object& object = find(name, handle, Object::Is::tensor);
     const DType dtype = object.tensor.dtype;
-    const char* wanted = refuse(kind, dtype);
+    const char* wanted = refuse(kind, dtype, environment_.device(device_)->backend().activations);
     if (wanted != nullptr) fail_call("ERR_DTYPE", std::string(name) + " must be " + wanted + " (found " + name_of(dtype) + ")");
     if (kind != Kind::activation && !object.tensor.contiguous()) {
       fail_call("ERR_SHAPE", std::string(name) + " must have no spare columns (rows of " + std::to_string(object.tensor.cols()) + " lie " +
@@ -75,20 +75,6 @@ class Decode {
       fail_call("ERR_ARGUMENT", std::string(name) + " is written, so it must not lie in a mapped file");
     }
     return object.tensor;
-  }
-  // nullptr: the dtype will do; otherwise what would.
-  const char* refuse(Kind kind, DType dtype) {
-    const uint32_t activations = environment_.device(device_)->backend().activations;
-    switch (kind) {
-      case Kind::activation:
-        if ((activations >> static_cast<int>(dtype) & 1) != 0) return nullptr;
-        return activations == 1u ? "f32 on this device" : "an activation dtype of this device";
-      case Kind::f32: return dtype == DType::f32 ? nullptr : "f32";
-      case Kind::i32: return dtype == DType::i32 ? nullptr : "i32";
-      case Kind::frozen: return is_frozen(dtype) ? nullptr : "f32, f16 or bf16";
-      case Kind::any: return nullptr;
-    }
-    return nullptr;
   }
 
   const Napi::CallbackInfo& info_;

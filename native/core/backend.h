@@ -18,6 +18,7 @@ struct DeviceOptions {
   int32_t index;    // which of several
   int32_t threads;  // of the pool (CPU); 0: LOWRANK_THREADS, else one for each processor
   MatmulPrecision matmul_precision;
+  void* stream;     // CUDA: the cudaStream_t of the caller that work is queued on; nullptr: one of its own
 };
 
 struct DeviceInfo {

@@ -8,6 +8,20 @@ namespace lowrank {
 // What dtypes an operand may have. Activations are f32 on the CPU, 16 bits or f32 on CUDA: the backend says which.
 enum class Kind : int32_t { activation, f32, i32, frozen /* f32, f16 or bf16 */, any };
 
+// nullptr: an operand of this kind may have this dtype; otherwise which it must have. `activations` is the backend's.
+LOWRANK_INLINE const char* refuse(Kind kind, DType dtype, uint32_t activations) {
+  switch (kind) {
+    case Kind::activation:
+      if ((activations >> static_cast<int>(dtype) & 1) != 0) return nullptr;
+      return activations == 1u ? "f32 on this device" : "an activation dtype of this device";
+    case Kind::f32: return dtype == DType::f32 ? nullptr : "f32";
+    case Kind::i32: return dtype == DType::i32 ? nullptr : "i32";
+    case Kind::frozen: return is_frozen(dtype) ? nullptr : "f32, f16 or bf16";
+    case Kind::any: return nullptr;
+  }
+  return nullptr;
+}
+
 // A visitor has: out(name, Tensor&, Kind), in(name, Tensor&, Kind), inout(name, Tensor&, Kind),
 // optional(name, Tensor&, Kind), optional_out(name, Tensor&, Kind), weight(name, Weight&), and value(name, T&) for int64_t,
 // float and uint32_t.

@@ -191,8 +191,7 @@ const Backend kBackend = {
     .synchronize = [](void*, Failure*) {},
     .launch =
         [](void* device, int32_t op, const void* contract, Failure* failure) {
-          // The stream thread is ours; asked for on each launch because it is cheap and can't be forgotten.
-          flush_denormals();
+          const FloatMode mode;
           as_device(device)->launch(op, contract, failure);
         },
 };

@@ -24,15 +24,19 @@ void pause() {
 
 }  // namespace
 
-void flush_denormals() {
 #if defined(__x86_64__)
-  _mm_setcsr(_mm_getcsr() | 0x8040);  // FTZ | DAZ
+FloatMode::FloatMode() : before_(_mm_getcsr()) { _mm_setcsr(0x9fc0); }  // all exceptions masked, FTZ, DAZ
+FloatMode::~FloatMode() { _mm_setcsr(static_cast<uint32_t>(before_)); }
 #elif defined(__aarch64__)
-  uint64_t fpcr;
-  __asm__ __volatile__("mrs %0, fpcr" : "=r"(fpcr));
-  __asm__ __volatile__("msr fpcr, %0" ::"r"(fpcr | (1u << 24)));
-#endif
+FloatMode::FloatMode() {
+  __asm__ __volatile__("mrs %0, fpcr" : "=r"(before_));
+  __asm__ __volatile__("msr fpcr, %0" ::"r"(uint64_t{1} << 24));  // FZ
 }
+FloatMode::~FloatMode() { __asm__ __volatile__("msr fpcr, %0" ::"r"(before_)); }
+#else
+FloatMode::FloatMode() : before_(0) {}
+FloatMode::~FloatMode() {}
+#endif
 
 Workers::Workers(int threads) {
   threads_.reserve(static_cast<size_t>(threads) - 1);
@@ -112,7 +116,7 @@ void Workers::leave() {
 }
 
 void Workers::loop(int worker) {
-  flush_denormals();
+  const FloatMode mode;
   uint64_t seen = 0;
   while (wait_for_round(seen)) {
     if (!enter(seen)) continue;

@@ -50,7 +50,17 @@ class Workers {
   std::condition_variable wake_;
 };
 
-// Flushes denormals to zero on this thread: an FMA with a denormal operand is 90 times slower (measured, AMD EPYC).
-void flush_denormals();
+// How this thread computes while it lives: rounding to nearest, nothing trapped, denormals flushed to zero (an FMA with a denormal
+// operand is 90 times slower; measured, AMD EPYC). Then as before: the thread may be somebody else's.
+class FloatMode {
+ public:
+  FloatMode();
+  FloatMode(const FloatMode&) = delete;
+  FloatMode& operator=(const FloatMode&) = delete;
+  ~FloatMode();
+
+ private:
+  uint64_t before_;
+};
 
 }  // namespace lowrank::cpu
