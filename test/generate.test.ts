@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { streamingDecoder } from '../src/data/streaming-decoder.ts';
 import type { Tokenizer } from '../src/data/tokenizer.ts';
 import { type Device, openDevice } from '../src/device.ts';
-import { generate, type GenerateEnd, type GenerateOptions, type GeneratedToken } from '../src/generation/generate.ts';
+import { type BatchToken, generate, generateBatch, type GenerateEnd, type GenerateOptions, type GeneratedToken } from '../src/generation/generate.ts';
 import { loadModel } from '../src/models/load.ts';
 import type { Model } from '../src/models/model.ts';
 import { makeSampler } from '../src/generation/sampling.ts';
@@ -179,6 +179,62 @@ describe('generate', () => {
     const error = (await collect(generate(model, null, given, options)).then(() => null, (fault: unknown) => fault)) as { code: string; message: string } | null;
     expect(error?.code).toBe('ERR_ARGUMENT');
     for (const words of says) expect(error?.message).toContain(words);
+  });
+});
+
+describe('generateBatch', () => {
+  const prompts = [prompt, [9], [1, 2, 3, 4, 5, 6, 7, 8], [60, 61], prompt];
+  const collectBatch = async (run: AsyncGenerator<BatchToken, GenerateEnd[]>, count: number): Promise<{ ids: number[][]; ends: GenerateEnd[] }> => {
+    const ids = Array.from({ length: count }, (): number[] => []);
+    for (;;) {
+      const { value, done } = await run.next();
+      if (done === true) return { ids, ends: value };
+      ids[value.prompt]?.push(value.id);
+    }
+  };
+
+  test.each([1, 2, 3, 16])('with %i texts at a time writes what generate() writes for each', async (batchSize) => {
+    const alone = await Promise.all(prompts.map((ids) => collect(generate(model, null, ids, { maxTokens: 20 }))));
+    const got = await collectBatch(generateBatch(model, null, prompts, { maxTokens: 20, batchSize }), prompts.length);
+    expect(got).toEqual({ ids: alone.map(({ ids }) => ids), ends: alone.map(({ end }) => end) });
+  });
+
+  test('samples prompt i with seed + i, and gives the place of a text that has ended to the next', async () => {
+    const options = { maxTokens: 25, temperature: 1.2, stopIds: [7, 11, 30, 50, 71, 90] };
+    const alone: Outcome[] = [];
+    for (const [i, ids] of prompts.entries()) alone.push(await collect(generate(model, null, ids, { ...options, seed: 5 + i })));
+    const got = await collectBatch(generateBatch(model, null, prompts, { ...options, seed: 5, batchSize: 2 }), prompts.length);
+    expect(got).toEqual({ ids: alone.map(({ ids }) => ids), ends: alone.map(({ end }) => end) });
+    expect(new Set(alone.map(({ ids }) => ids.length)).size).toBeGreaterThan(1); // they do end at different times
+  });
+
+  test('gives each length its own table where rope depends on the length', async () => {
+    const folder = brokenFolder('llama_rope_dynamic', { config: { rope_parameters: { rope_type: 'dynamic', factor: 100, rope_theta: 100 } } });
+    const dynamic = await loadModel(folder.path, { device });
+    const long = [100, 70, 3, 100].map((length, step) => Array.from({ length }, (_, i) => (i * (step + 1)) % 96));
+    const got = await collectBatch(generateBatch(dynamic, null, long, { maxTokens: 4 }), long.length);
+    for (const [i, ids] of long.entries()) expect(got.ids[i]).toEqual((await collect(generate(dynamic, null, ids, { maxTokens: 4 }))).ids);
+    dynamic.dispose();
+    folder.remove();
+  });
+
+  test('ends all behind the token in work when its signal comes, and leaves no tensor behind', async () => {
+    await collectBatch(generateBatch(model, null, prompts, { maxTokens: 40 }), prompts.length);
+    const before = live(device);
+    const abort = new AbortController();
+    let seen = 0;
+    const run = generateBatch(model, null, prompts, { signal: abort.signal, onToken: () => void (++seen === 9 && abort.abort()) });
+    const { ids, ends } = await collectBatch(run, prompts.length);
+    expect([ids.flat().length, ends]).toEqual([9, prompts.map(() => 'aborted')]);
+    for await (const { prompt: i } of generateBatch(model, null, prompts)) if (i === 3) break;
+    expect(live(device)).toBe(before);
+  });
+
+  test('has nothing to do for no prompts or no tokens, and refuses one bad prompt before any work', async () => {
+    expect(await collectBatch(generateBatch(model, null, []), 0)).toEqual({ ids: [], ends: [] });
+    expect((await collectBatch(generateBatch(model, null, prompts, { maxTokens: 0 }), 5)).ends).toEqual(prompts.map(() => 'length'));
+    await expect(collectBatch(generateBatch(model, null, [prompt, []]), 2)).rejects.toMatchObject({ code: 'ERR_ARGUMENT' });
+    await expect(collectBatch(generateBatch(model, null, prompts, { batchSize: 0 }), 5)).rejects.toThrow('batchSize must be a whole number from 1 up (found 0)');
   });
 });
 

@@ -1,9 +1,11 @@
+import { readFile } from 'node:fs/promises';
 import { text as readAll } from 'node:stream/consumers';
 import type { Command } from 'commander';
 import { renderChat } from '../data/chat.ts';
 import { openingIds, plainIds } from '../data/continuation.ts';
 import type { Tokenizer } from '../data/tokenizer.ts';
-import { generate, type GenerateOptions } from '../generation/generate.ts';
+import { generate, generateBatch, type GenerateBatchOptions } from '../generation/generate.ts';
+import { LowrankError } from '../error.ts';
 import { loadAdapter } from '../lora/load.ts';
 import { addModelOptions, type ModelFlags } from './model-options.ts';
 import { needTokenizer, openSession } from './session.ts';
@@ -12,6 +14,8 @@ import { number, requireFlags, UsageError, wholeNumber } from './usage.ts';
 
 interface GenerateFlags extends ModelFlags {
   readonly prompt?: string;
+  readonly prompts?: string;
+  readonly batchSize: number;
   readonly chat?: boolean;
   readonly temperature: number;
   readonly topK: number;
@@ -25,6 +29,8 @@ interface GenerateFlags extends ModelFlags {
 export function addGenerate(program: Command): void {
   addModelOptions(program.command('generate').description('continue a text, as it comes; greedy unless a temperature is given'))
     .option('--prompt <text>', 'what to continue (otherwise read from stdin)')
+    .option('--prompts <file>', 'continue every line of a file, many at a time; one JSON object a text on stdout, in the order in which they end')
+    .option('--batch-size <n>', 'texts in work at a time, with --prompts', wholeNumber(1), 16)
     .option('--chat', "the prompt is a user's message; the model's chat template is put around it")
     .option('--temperature <x>', '0: always the likeliest token', number({ least: 0 }), 0)
     .option('--top-k <n>', 'choose among this many; 0: all', wholeNumber(0), 0)
@@ -38,13 +44,17 @@ export function addGenerate(program: Command): void {
 
 async function run(flags: GenerateFlags): Promise<void> {
   requireFlags(flags, ['model']);
-  const prompt = await promptOf(flags);
+  if (flags.prompt !== undefined && flags.prompts !== undefined) throw new UsageError('--prompt and --prompts exclude each other');
+  const prompts = flags.prompts === undefined ? [await promptOf(flags)] : await promptLines(flags.prompts);
   await using session = await openSession(flags);
   const tokenizer = needTokenizer(session, 'to read a prompt');
   using _adapter = flags.adapter === undefined ? null : await loadAdapter(session.model, flags.adapter, { trainable: false });
   const stop = listenForStop(() => undefined);
   try {
-    await write(flags, generate(session.model, tokenizer, idsOf(tokenizer, prompt, flags.chat === true), samplingOf(flags, stop.signal)));
+    const ids = prompts.map((prompt) => idsOf(tokenizer, prompt, flags.chat === true));
+    const options = samplingOf(flags, stop.signal);
+    if (flags.prompts === undefined) await write(flags, generate(session.model, tokenizer, ids[0] ?? [], options));
+    else await writeEach(prompts, generateBatch(session.model, tokenizer, ids, options));
     process.exitCode = stop.status() ?? 0;
   } finally {
     stop.dispose();
@@ -65,8 +75,18 @@ async function write({ json }: GenerateFlags, tokens: ReturnType<typeof generate
   }
 }
 
-function samplingOf({ temperature, topK, topP, seed, stop, maxTokens }: GenerateFlags, signal: AbortSignal): GenerateOptions {
-  return { temperature, topK, topP, seed, stop, maxTokens, signal };
+async function writeEach(prompts: readonly string[], tokens: ReturnType<typeof generateBatch>): Promise<void> {
+  const texts = prompts.map(() => ({ text: '', tokens: 0 }));
+  for await (const { prompt, text, end } of tokens) {
+    const own = texts[prompt] as { text: string; tokens: number };
+    own.text += text;
+    own.tokens++;
+    if (end !== null) process.stdout.write(`${JSON.stringify({ index: prompt, prompt: prompts[prompt], ...own, end })}\n`);
+  }
+}
+
+function samplingOf({ temperature, topK, topP, seed, stop, maxTokens, batchSize }: GenerateFlags, signal: AbortSignal): GenerateBatchOptions {
+  return { temperature, topK, topP, seed, stop, maxTokens, batchSize, signal };
 }
 
 /** The ids that training would have made of this prompt. */
@@ -79,6 +99,15 @@ async function promptOf({ prompt }: GenerateFlags): Promise<string> {
   if (prompt !== undefined) return prompt;
   if (process.stdin.isTTY) throw new UsageError('generate needs --prompt TEXT, or a text on stdin');
   return (await readAll(process.stdin)).replace(/\r?\n$/, '');
+}
+
+/** The lines of a file, without the last if it is empty. */
+async function promptLines(path: string): Promise<string[]> {
+  const content = await readFile(path, 'utf8').catch((error: unknown) => {
+    throw new LowrankError('ERR_FILE', `${path}: must be a readable file of prompts (${error instanceof Error ? error.message : String(error)})`);
+  });
+  const lines = content.split(/\r?\n/);
+  return lines.at(-1) === '' ? lines.slice(0, -1) : lines;
 }
 
 function unescaped(text: string): string {

@@ -1,7 +1,8 @@
 import type { Device } from '../device.ts';
 import { LowrankError } from '../error.ts';
+import { launch } from '../kernel.ts';
 import type { Linear } from '../nn/linear.ts';
-import { attention, attentionCache, type AttentionOptions, type KeyValueCache } from '../ops/attention.ts';
+import { attention, attentionCache, attentionCaches, type AttentionOptions, type KeyValueCache } from '../ops/attention.ts';
 import { linear } from '../ops/linear.ts';
 import { isTemporary, keep, scope } from '../scope.ts';
 import { activeTape, checkpoint, untaped } from '../tape.ts';
@@ -71,6 +72,10 @@ export function makeDecoder(parts: DecoderParts): Model {
       check();
       return untaped(() => decode(parts, ids, cache, length));
     },
+    decodeEach(ids, caches) {
+      check();
+      return untaped(() => decodeEach(parts, ids, caches));
+    },
     dispose() {
       if (disposed) return;
       disposed = true;
@@ -127,9 +132,7 @@ function decode(parts: DecoderParts, ids: readonly number[], cache: Cache, lengt
   const start = cache.length;
   const end = start + ids.length;
   if (ids.length === 0) throw new LowrankError('ERR_ARGUMENT', 'decode: at least one token is required (found none)');
-  if (end > cache.capacity) {
-    throw new LowrankError('ERR_RANGE', `decode: the cache holds ${cache.capacity} positions (it has ${start} and ${ids.length} more are given)`);
-  }
+  checkRoom(cache, ids.length);
   const hidden = scope(() => {
     const tokens = parts.device.tensor(tokenIds(ids, parts.facts.vocabSize));
     const positions = parts.device.tensor(Int32Array.from(ids, (_, i) => start + i));
@@ -143,6 +146,60 @@ function decode(parts: DecoderParts, ids: readonly number[], cache: Cache, lengt
   });
   cache.length = end;
   return hidden;
+}
+
+function checkRoom({ capacity, length }: Cache, more: number): void {
+  if (length + more > capacity) {
+    throw new LowrankError('ERR_RANGE', `decode: the cache holds ${capacity} positions (it has ${length} and ${more} more are given)`);
+  }
+}
+
+function decodeEach(parts: DecoderParts, ids: readonly number[], caches: readonly Cache[]): Tensor {
+  if (ids.length === 0 || ids.length !== caches.length) {
+    throw new LowrankError('ERR_ARGUMENT', `decode: one token for each cache is required (found ${ids.length} tokens, ${caches.length} caches)`);
+  }
+  if (new Set(caches).size !== caches.length) throw new LowrankError('ERR_ARGUMENT', 'decode: each sequence must have a cache of its own');
+  for (const cache of caches) checkRoom(cache, 1);
+  const hidden = scope(() => {
+    const groups = groupByTable(parts, caches);
+    if (groups.length === 1) return decodeRows(parts, ids, caches);
+    // Rope that depends on the length of a sequence: each length has a table of its own.
+    const rows = parts.device.empty([ids.length, parts.facts.hiddenSize]);
+    for (const group of groups) {
+      const some = decodeRows(parts, group.map((s) => ids[s] as number), group.map((s) => caches[s] as Cache));
+      group.forEach((s, i) => copyRow(rows, s, some, i));
+    }
+    return rows;
+  });
+  for (const cache of caches) cache.length++;
+  return hidden;
+}
+
+/** Sequences that share a table, by their numbers. The longest first: its table serves shorter ones too. */
+function groupByTable(parts: DecoderParts, caches: readonly Cache[]): number[][] {
+  const groups = new Map<Tensor | null, number[]>();
+  const byLength = caches.map((_, s) => s).sort((a, b) => (caches[b] as Cache).length - (caches[a] as Cache).length);
+  for (const s of byLength) {
+    const table = parts.table((caches[s] as Cache).length + 1);
+    groups.set(table, [...(groups.get(table) ?? []), s]);
+  }
+  return [...groups.values()];
+}
+
+function decodeRows(parts: DecoderParts, ids: readonly number[], caches: readonly Cache[]): Tensor {
+  const starts = caches.map((cache) => cache.length);
+  const tokens = parts.device.tensor(tokenIds(ids, parts.facts.vocabSize));
+  const positions = parts.device.tensor(Int32Array.from(starts));
+  const table = parts.table(Math.max(...starts) + 1);
+  const run = (layer: number): Run => {
+    const layers = caches.map((cache) => cache.layers[layer] as KeyValueCache);
+    return { positions, table, attend: (qkv, options) => attentionCaches(qkv, layers, starts, options) };
+  };
+  return runBlocks(parts, tokens, run, 'none');
+}
+
+function copyRow(to: Tensor, i: number, from: Tensor, j: number): void {
+  launch('copy', to.view([1, to.cols], i * to.cols), from.view([1, from.cols], j * from.cols));
 }
 
 function tokenIds(ids: readonly number[], vocabSize: number): Int32Array {

@@ -64,5 +64,7 @@ export interface Model {
    * how long the whole prompt is: rope types that depend on a sequence's length then treat its pieces as one.
    */
   decode(ids: readonly number[], cache: Cache, length?: number): Tensor;
+  /** Runs one new token of each of S sequences, each behind what its own cache holds; hidden states [S, C]. No gradient. */
+  decodeEach(ids: readonly number[], caches: readonly Cache[]): Tensor;
   dispose(): void;
 }

@@ -21,7 +21,7 @@ export interface AttentionOptions extends Heads {
  */
 export const attention = defineOp((qkv: Tensor, offsets: Tensor, options: AttentionOptions) => {
   const { heads, kvHeads, window, scale } = options;
-  const y = qkv.like([qkv.rows, (qkv.cols / (heads + 2 * kvHeads)) * heads]);
+  const y = outputOf(qkv, options);
   const lse = qkv.device.empty([qkv.rows, heads]);
   launch('attention', y, lse, qkv, offsets, heads, kvHeads, window, scale);
   return {
@@ -44,8 +44,26 @@ export interface KeyValueCache {
 
 /** Attention of T new tokens at positions start … start+T−1 over a cache, which they are written into. No gradient. */
 export function attentionCache(qkv: Tensor, cache: KeyValueCache, start: number, options: AttentionOptions): Tensor {
-  const { heads, kvHeads, window, scale } = options;
-  const y = qkv.like([qkv.rows, (qkv.cols / (heads + 2 * kvHeads)) * heads]);
-  launch('attention_cache', y, cache.keys, cache.values, qkv, heads, kvHeads, start, window, scale);
+  const y = outputOf(qkv, options);
+  launchCache(y, qkv, cache, start, options);
   return y;
+}
+
+/** The same of one new token of each of S sequences, qkv [S, (H+2G)·D], each over its own cache, at its own position. */
+export function attentionCaches(qkv: Tensor, caches: readonly KeyValueCache[], starts: readonly number[], options: AttentionOptions): Tensor {
+  const [only] = caches;
+  if (caches.length === 1 && only !== undefined) return attentionCache(qkv, only, starts[0] as number, options);
+  const y = outputOf(qkv, options);
+  caches.forEach((cache, row) => launchCache(rowOf(y, row), rowOf(qkv, row), cache, starts[row] as number, options));
+  return y;
+}
+
+function outputOf(qkv: Tensor, { heads, kvHeads }: Heads): Tensor {
+  return qkv.like([qkv.rows, (qkv.cols / (heads + 2 * kvHeads)) * heads]);
+}
+
+const rowOf = (x: Tensor, row: number): Tensor => x.view([1, x.cols], row * x.cols);
+
+function launchCache(y: Tensor, qkv: Tensor, { keys, values }: KeyValueCache, start: number, { heads, kvHeads, window, scale }: AttentionOptions): void {
+  launch('attention_cache', y, keys, values, qkv, heads, kvHeads, start, window, scale);
 }

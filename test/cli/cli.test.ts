@@ -247,6 +247,21 @@ describe.skipIf(!hasSharedData)('generate', () => {
     expect([cut.text.includes('.'), cut.end]).toEqual([false, 'stop']);
   });
 
+  test('continues every line of --prompts as it would each alone', async () => {
+    const lines = ['Once upon a time', 'The cat', 'Lily and Tom went'];
+    const file = path.join(mkdtempSync(path.join(tmpdir(), 'lowrank-prompts-')), 'prompts.txt');
+    writeFileSync(file, `${lines.join('\n')}\n`);
+    const { stdout, status } = await here(['generate', '--model', story, '--prompts', file, '--max-tokens', '20', '--batch-size', '2']);
+    expect(status).toBe(0);
+    const found = stdout.trim().split('\n').map((line) => JSON.parse(line) as { index: number; prompt: string; text: string; tokens: number; end: string });
+    found.sort((a, b) => a.index - b.index);
+    for (const [i, line] of lines.entries()) {
+      const alone = await here(['generate', '--model', story, '--prompt', line, '--max-tokens', '20', '--json']);
+      expect(found[i]).toEqual({ index: i, prompt: line, ...(JSON.parse(alone.stdout) as object) });
+    }
+    expect((await here(['generate', '--model', story, '--prompts', `${file}.missing`])).stderr).toMatch(/must be a readable file of prompts .*\[ERR_FILE\]/);
+  });
+
   test('with an adapter writes another text', async () => {
     const adapted = await here([...prompt, '--max-tokens', '30', '--adapter', sharedData('parity', 'tiny_all_linear', 'final_adapter')]);
     expect(adapted.status).toBe(0);

@@ -61,6 +61,7 @@ export function smallModel(device: Device, { tied = false, dtype = 'f32', order 
     logits: (hidden) => (head as Linear).forward(hidden),
     newCache: () => fail(),
     decode: () => fail(),
+    decodeEach: () => fail(),
     dispose() {
       for (const { attention, down } of blocks) [attention, down].forEach((linear) => linear.dispose());
       head?.dispose();
