@@ -2,7 +2,7 @@ import path from 'node:path';
 import { noise } from '../src/cli/layer-work.ts';
 import { deviceParty, type Party, ratioSpread, spread, takeTurns } from '../src/cli/turns.ts';
 import type { Device } from '../src/device.ts';
-import { type Adapter, attachLora, generate, loadModel, mergeAdapter, type Model, setAdapter } from '../src/index.ts';
+import { type Adapter, attachLora, generate, generateBatch, loadModel, mergeAdapter, type Model, setAdapter } from '../src/index.ts';
 import { cast } from '../src/ops/elementwise.ts';
 import { launch } from '../src/kernel.ts';
 import { scope } from '../src/scope.ts';
@@ -13,12 +13,12 @@ import { withRandomModel } from './random-model.ts';
 import { chosenModels, type ModelShape } from './shapes.ts';
 import { digits, type Row, withQuartiles } from './table.ts';
 
-const [rank, promptLength, tokens] = [16, 32, 32];
+const [rank, promptLength, tokens, texts] = [16, 32, 32, 16];
 const prompt = Array.from({ length: promptLength }, (_, i) => 3 + 7 * i);
 
-/** Greedy tokens of `generate` beside PEFT: the base, an adapter (r16 on all linears) beside it, and merged; then products of few rows. */
+/** Greedy tokens of `generate` beside PEFT: the base, an adapter (r16 on all linears) beside it, merged, and of many texts at a time; then products of few rows. */
 export const decode: Bench = {
-  about: 'a token of generate() beside PEFT: base, adapter, merged; products of 1 to 48 rows (--all); --shape tiny, smollm or gpt2',
+  about: 'a token of generate() beside PEFT: base, adapter, merged, 16 texts; products of 1 to 48 rows (--all); --shape tiny, smollm or gpt2',
   usual: true,
   async run(context) {
     const tables: Record<string, Row[]> = {};
@@ -45,7 +45,7 @@ async function measureModel(shape: ModelShape, { device, peers, peak, options }:
       const saved = path.join(folder, 'adapter');
       await adapter.save(saved);
       mergeAdapter(merged, addAdapter(merged)).dispose();
-      const theirs = worker === null ? null : await worker.setUp('decode', { folder, adapter: saved, prompt, tokens });
+      const theirs = worker === null ? null : await worker.setUp('decode', { folder, adapter: saved, prompt, tokens, texts });
       const decoders = { ...ourDecoders(model, merged, adapter), ...(theirs === null ? {} : theirDecoders(theirs, model, adapter)) };
       if (theirs !== null) await check(model, theirs);
       const parties = Object.fromEntries(Object.entries(decoders).map(([who, { party }]): [string, Party] => [who, party]));
@@ -73,13 +73,15 @@ function ourDecoders(model: Model, merged: Model, adapter: Adapter): Record<stri
     'lowrank, base': { party: party(model, null), bytes: base },
     'lowrank, adapter': { party: party(model, adapter.name), bytes: base + extra },
     'lowrank, merged': { party: { once: true, sample: () => timeToken(merged) }, bytes: base },
+    [`lowrank, adapter of ${texts} texts`]: { party: { once: true, sample: () => (setAdapter(model, adapter.name), timeTexts(model)) }, bytes: (base + extra) / texts },
   };
 }
 
 function theirDecoders(theirs: PeerWorks, model: Model, adapter: Adapter): Record<string, Decoder> {
   return Object.fromEntries(Object.keys(theirs.facts).map((who): [string, Decoder] => {
-    const bytes = (who.includes('f32') ? 4 : 2) * model.facts.parameters + (who.endsWith('adapter') ? 4 * adapter.parameters().size : 0);
-    return [who, { party: { once: true, sample: async () => (await theirs.party(who).sample(1)) / (tokens - 1) }, bytes }];
+    const shared = who.endsWith('texts') ? texts : 1;
+    const bytes = (who.includes('f32') ? 4 : 2) * model.facts.parameters + (who.includes('adapter') ? 4 * adapter.parameters().size : 0);
+    return [who, { party: { once: true, sample: async () => (await theirs.party(who).sample(1)) / (tokens - 1) / shared }, bytes: bytes / shared }];
   }));
 }
 
@@ -89,6 +91,15 @@ async function timeToken(model: Model): Promise<number> {
   const onToken = (): void => void ([first, last] = first === 0 ? [performance.now(), 0] : [first, performance.now()]);
   await greedyIds(model, onToken);
   return (last - first) / (tokens - 1);
+}
+
+/** The same of many texts at a time, for each token of any: from when all have their first one. */
+async function timeTexts(model: Model): Promise<number> {
+  let [first, count] = [0, 0];
+  for await (const _ of generateBatch(model, null, Array<number[]>(texts).fill(prompt), { maxTokens: tokens, stopIds: [], batchSize: texts })) {
+    if (++count === texts) first = performance.now();
+  }
+  return (performance.now() - first) / (tokens - 1) / texts;
 }
 
 async function greedyIds(model: Model, onToken: () => void = () => {}): Promise<number[]> {

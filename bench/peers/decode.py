@@ -4,23 +4,23 @@ import torch
 import transformers
 
 
-def decoder(model, prompt, tokens):
+def decoder(model, prompt, tokens, texts=1):
     with torch.inference_mode():
-        out = model(input_ids=torch.tensor([prompt]), use_cache=True)
-    cache, first = out.past_key_values, out.logits[0, -1].float()
+        out = model(input_ids=torch.tensor([prompt] * texts), use_cache=True)
+    cache, first = out.past_key_values, out.logits[:, -1].float()
 
     def work():
-        ids = [int(first.argmax())]
+        ids = [first.argmax(-1, keepdim=True)]
         with torch.inference_mode():
             cache.crop(len(prompt))
             while len(ids) < tokens:
-                ids.append(int(model(input_ids=torch.tensor([ids[-1:]]), past_key_values=cache, use_cache=True).logits[0, -1].argmax()))
-        return ids
+                ids.append(model(input_ids=ids[-1], past_key_values=cache, use_cache=True).logits[:, -1].argmax(-1, keepdim=True))
+        return torch.cat(ids, 1)[0].tolist()
 
-    return work, {"ids": work(), "logits": first[:64].tolist()}
+    return work, {"ids": work(), "logits": first[0, :64].tolist()}
 
 
-def setup(folder, adapter, prompt, tokens):
+def setup(folder, adapter, prompt, tokens, texts):
     transformers.logging.set_verbosity_error()
 
     def base(dtype):
@@ -37,4 +37,5 @@ def setup(folder, adapter, prompt, tokens):
         "PEFT bf16, adapter": adapted(torch.bfloat16),
     }
     made = {who: decoder(model, prompt, tokens) for who, model in models.items()}
+    made |= {f"{who} of {texts} texts": decoder(models[who], prompt, tokens, texts) for who in ("PEFT f32, adapter", "PEFT bf16, adapter")}
     return {who: work for who, (work, _) in made.items()}, {who: facts for who, (_, facts) in made.items()}
