@@ -24,6 +24,9 @@ export interface Addon {
   mapBytes(file: Handle): number;
   mapTensor(device: number, file: Handle, dtype: number, byteOffset: number, ...dims: number[]): Handle;
   weight(device: number, order: number, ...parts: Handle[]): Handle;
+  lend(tensor: Handle, versioned: number): bigint;
+  returnLoan(managed: bigint, versioned: number): void;
+  adopt(device: number, managed: bigint, versioned: number): [Handle, number, ...number[]];
   upload(tensor: Handle, data: ArrayBufferView): void;
   download(tensor: Handle): Promise<ArrayBuffer>;
   writeFile(device: number, file: string, header: Uint8Array, tensors: Handle[]): Promise<void>;

@@ -56,6 +56,7 @@ Napi::Value fence(const Napi::CallbackInfo& info) {
 
 Napi::Value stats(const Napi::CallbackInfo& info) {
   Device& device = device_argument(info, 0);
+  device.loans().collect();
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("tensors", static_cast<double>(environment_of(info).slots().live_on(index_argument(info, 0))));
   result.Set("liveBytes", static_cast<double>(device.pool().live_bytes()));

@@ -34,8 +34,11 @@ void Environment::close_device(int32_t id) {
   if (open == nullptr) return;
   open->stream().stop();
   slots_.release_device(id);
+  open->loans().close();
   devices_[static_cast<size_t>(id)].reset();
 }
+
+std::shared_ptr<Device> Environment::share_device(int32_t id) { return devices_[static_cast<size_t>(id)]; }
 
 Device* Environment::device(int32_t id) {
   return id >= 0 && static_cast<size_t>(id) < devices_.size() ? devices_[static_cast<size_t>(id)].get() : nullptr;
@@ -75,6 +78,8 @@ void Environment::stop() {
   for (const auto& device : devices_)
     if (device != nullptr) device->stream().stop();
   for (size_t id = 0; id < devices_.size(); ++id) slots_.release_device(static_cast<int32_t>(id));
+  for (const auto& device : devices_)
+    if (device != nullptr) device->loans().close();
   devices_.clear();
   channel_.Abort();
 }

@@ -33,6 +33,7 @@ class Environment {
   int32_t open_device(const char* kind, const DeviceOptions& options, Failure& failure);
   void close_device(int32_t id);
   Device* device(int32_t id);
+  std::shared_ptr<Device> share_device(int32_t id);  // an open one, for whoever may outlive it
   // Queues work whose promise settles when the stream gets there. A failure of the stream so far rejects it.
   Napi::Promise settle_on_stream(Napi::Env env, Device& device, const char* op, Stream::Work work,
                                  std::shared_ptr<std::vector<char>> bytes = nullptr);
@@ -46,13 +47,14 @@ class Environment {
   using Channel = Napi::TypedThreadSafeFunction<Environment, Settlement, deliver>;
 
   Slots slots_;
-  std::vector<std::unique_ptr<Device>> devices_;
+  std::vector<std::shared_ptr<Device>> devices_;
   Channel channel_;
   int64_t pending_ = 0;  // promises on the way; while there are some, Node stays alive
 };
 
 void add_memory(Napi::Env env, Napi::Object exports, Environment& environment);
 void add_devices(Napi::Env env, Napi::Object exports, Environment& environment);
+void add_dlpack(Napi::Env env, Napi::Object exports, Environment& environment);
 void add_ops(Napi::Env env, Napi::Object exports, Environment& environment);
 
 // One function of the module; `environment` is its data.

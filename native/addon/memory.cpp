@@ -58,6 +58,7 @@ Tensor shape_arguments(const Napi::CallbackInfo& info, size_t first, DType dtype
 
 Object new_tensor(const Napi::CallbackInfo& info, int32_t id, Tensor tensor) {
   Device& device = *environment_of(info).device(id);
+  device.loans().collect();
   void* block = device.pool().allocate(tensor.extent());
   if (block == nullptr) {
     fail(info.Env(), "ERR_MEMORY", "no memory for a tensor of " + std::to_string(tensor.extent()) + " bytes (" +

@@ -17,7 +17,7 @@ std::unique_ptr<Device> Device::open(const char* kind, const DeviceOptions& opti
     return nullptr;
   }
   try {
-    return std::unique_ptr<Device>(new Device(backend, state));
+    return std::unique_ptr<Device>(new Device(backend, state, options.index));
   } catch (const std::system_error& error) {
     backend->close(state);
     failure.set("ERR_DEVICE", "%s: the stream's thread can't be started (%s)", kind, error.what());

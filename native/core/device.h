@@ -4,6 +4,7 @@
 #include <string>
 
 #include "backend.h"
+#include "loans.h"
 #include "pool.h"
 #include "read_ahead.h"
 #include "stream.h"
@@ -21,18 +22,22 @@ class Device {
 
   const Backend& backend() const { return *backend_; }
   void* state() const { return state_; }
+  int32_t index() const { return index_; }
   Stream& stream() { return stream_; }
   Pool& pool() { return pool_; }
+  Loans& loans() { return loans_; }
   Trace& trace() { return trace_; }
   ReadAhead& read_ahead() { return read_ahead_; }
   DeviceInfo info() const;
 
  private:
-  Device(const Backend* backend, void* state) : backend_(backend), state_(state), pool_(backend, state) {}
+  Device(const Backend* backend, void* state, int32_t index) : backend_(backend), state_(state), index_(index), pool_(backend, state) {}
   const Backend* backend_;
   void* state_;
+  int32_t index_;
   Trace trace_;
   Pool pool_;
+  Loans loans_;
   ReadAhead read_ahead_{trace_};
   Stream stream_;  // last: it stops before anything it uses goes away
 };

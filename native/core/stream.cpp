@@ -6,11 +6,16 @@
 namespace lowrank {
 
 void Stream::enqueue(const char* op, When when, Work work) {
-  {
-    const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
+  if (!stopped_) {
     queue_.push_back({op, when, ++sequence_, std::move(work)});
+    lock.unlock();
+    wake_.notify_one();
+  } else if (when == When::always) {
+    lock.unlock();
+    Failure failure{};
+    work(failure);
   }
-  wake_.notify_one();
 }
 
 void Stream::stop() {
@@ -20,6 +25,8 @@ void Stream::stop() {
   }
   wake_.notify_one();
   if (thread_.joinable()) thread_.join();
+  const std::lock_guard lock(mutex_);
+  stopped_ = true;
 }
 
 StreamFailure Stream::take_failure() { return std::exchange(failed_, {}); }

@@ -29,7 +29,7 @@ class Stream {
   ~Stream() { stop(); }
 
   void enqueue(const char* op, When when, Work work);
-  // Drops what is queued (work marked `always` still runs), finishes what is running, joins. Idempotent.
+  // Drops what is queued (work marked `always` still runs, also what comes later: then at once), finishes what is running, joins. Idempotent.
   void stop();
   // Called by work on the stream thread (a fence): the failure so far, which is thereby taken.
   StreamFailure take_failure();
@@ -50,6 +50,7 @@ class Stream {
   std::condition_variable wake_;
   std::deque<Item> queue_;
   bool stopping_ = false;
+  bool stopped_ = false;
   int64_t sequence_ = 0;
   StreamFailure failed_;  // stream thread only
   std::thread thread_;
