@@ -1,3 +1,4 @@
+#include "dtypes.cuh"
 #include "kernels.h"
 #include "loss_rows.h"
 #include "reports.cuh"
@@ -22,31 +23,39 @@ GPU_FN float block_max(float value, float* most) {
 
 // A block is a row. The target is left out of the sum and brought in at the end: 1 - p is then a sum of the others and loses no
 // digits. NaN in a row makes its sum NaN; -inf is exp 0.
+template <int kCount, class T>
 __global__ void __launch_bounds__(kMostRowThreads) loss_of_rows(LossRows p) {
   GPU_SHARED(shared);
   const int64_t row = blockIdx.x;
   const int32_t target = p.targets[row];
-  float* logits = p.logits + row * p.classes;
+  T* logits = static_cast<T*>(p.logits) + row * p.pitch;
   if (target == kIgnoreIndex || !in_range(target, p.classes, p.first_row + row, p.report)) {
-    for_packs<1>(p.classes, [&](int64_t i) { logits[i] = 0.0f; });
+    for_packs<kCount>(p.classes, [&](int64_t i) { store<kCount>(logits + i, Floats<kCount>{}); });
     if (threadIdx.x == 0) p.losses[row] = 0.0;
     return;
   }
   float most = -INFINITY;
-  for_packs<1>(p.classes, [&](int64_t i) { most = fmaxf(most, logits[i]); });
+  for_packs<kCount>(p.classes, [&](int64_t i) {
+    const Floats<kCount> l = load<kCount>(logits + i);
+    for (int j = 0; j < kCount; ++j) most = fmaxf(most, l.at[j]);
+  });
   most = block_max(most, reinterpret_cast<float*>(shared));
-  const float shift = most == -INFINITY ? 0.0f : most, of_target = logits[target];
+  const float shift = most == -INFINITY ? 0.0f : most, of_target = to_f32(logits[target]);
   double sum = 0;
-  for_packs<1>(p.classes, [&](int64_t i) {
-    if (i != target) sum += static_cast<double>(expf(logits[i] - shift));
+  for_packs<kCount>(p.classes, [&](int64_t i) {
+    const Floats<kCount> l = load<kCount>(logits + i);
+    for (int j = 0; j < kCount; ++j) {
+      if (i + j != target) sum += static_cast<double>(expf(l.at[j] - shift));
+    }
   });
   const double others = block_sum(sum, reinterpret_cast<double*>(shared) + kWarpSums);
   const double all = others + exp(static_cast<double>(of_target) - static_cast<double>(shift));
-  const auto factor = static_cast<float>(static_cast<double>(p.scale) / all);
+  const auto factor = static_cast<float>(static_cast<double>(p.scale) / all), at_target = static_cast<float>(-static_cast<double>(p.scale) * others / all);
   __syncthreads();  // every thread has read the target's logit
-  for_packs<1>(p.classes, [&](int64_t i) {
-    const float gradient = i == target ? static_cast<float>(-static_cast<double>(p.scale) * others / all) : expf(logits[i] - shift) * factor;
-    logits[i] = gradient;
+  for_packs<kCount>(p.classes, [&](int64_t i) {
+    Floats<kCount> l = load<kCount>(logits + i);
+    for (int j = 0; j < kCount; ++j) l.at[j] = i + j == target ? at_target : expf(l.at[j] - shift) * factor;
+    store<kCount>(logits + i, l);
   });
   // max - l first: log(sum) would vanish beside a max of 1e30.
   if (threadIdx.x == 0) p.losses[row] = static_cast<double>(most) - static_cast<double>(of_target) + log(all);
@@ -64,7 +73,13 @@ __global__ void __launch_bounds__(kThreads) sum_of_losses(const double* losses, 
 
 void loss_rows(Queue& queue, const LossRows& rows) {
   if (rows.rows == 0) return;
-  GPU_LAUNCH(loss_of_rows, static_cast<unsigned>(rows.rows), row_threads(rows.classes, 1), kShared, queue.stream(), rows);
+  with_activation(rows.dtype, [&](auto stored) {
+    using T = typename decltype(stored)::Type;
+    by_packs<kPack<T>>(rows.classes, [&](auto count) {
+      constexpr int kCount = decltype(count)::value;
+      GPU_LAUNCH((loss_of_rows<kCount, T>), static_cast<unsigned>(rows.rows), row_threads(rows.classes, kCount), kShared, queue.stream(), rows);
+    }, Rows<T>{static_cast<T*>(rows.logits), rows.pitch});
+  });
 }
 
 void sum_losses(Queue& queue, const double* losses, int64_t count, float* loss) {
@@ -76,7 +91,7 @@ void cross_entropy_inplace(const CrossEntropyInplace& op, Queue& queue) {
   auto* losses = queue.scratch_for<double>(rows);
   Report* report = queue.watch({"cross_entropy_inplace: target", classes});
   if (losses == nullptr || report == nullptr) return;
-  loss_rows(queue, {op.logits.f32(), op.targets.i32(), losses, report, rows, classes, 0, op.scale});
+  loss_rows(queue, {op.logits.data, op.logits.dtype, op.logits.pitch, op.targets.i32(), losses, report, rows, classes, 0, op.scale});
   sum_losses(queue, losses, rows, op.loss.f32());
 }
 

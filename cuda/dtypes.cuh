@@ -18,10 +18,10 @@ void with_frozen(DType dtype, const Body& body) {
   return body(Stored<bf16>{});
 }
 
-// The same for activations. Kernels are written for any T; what the backend takes is `activations` in backend.cu.
+// The same for activations, which are stored in the same types: `activations` in backend.cu.
 template <class Body>
-void with_activation(DType, const Body& body) {
-  body(Stored<float>{});
+void with_activation(DType dtype, const Body& body) {
+  with_frozen(dtype, body);
 }
 
 }  // namespace lowrank::cuda

@@ -25,7 +25,7 @@ struct Lookup {
 
 template <class A, class T, class P>
 struct Embed {
-  A* y;  // [T, cols]
+  Rows<A> y;  // [T, cols]
   Lookup<T> ids;
   Lookup<P> positions;
   int64_t cols;
@@ -43,17 +43,16 @@ __global__ void __launch_bounds__(kMostRowThreads) embed_rows(Embed<A, T, P> p) 
       const Floats<kCount> more = load<kCount>(position + i);
       for (int j = 0; j < kCount; ++j) values.at[j] += more.at[j];
     }
-    store<kCount>(p.y + row * p.cols + i, values);
+    store<kCount>(p.y.at(row) + i, values);
   });
 }
 
 template <class A, class T, class P>
 void launch(Queue& queue, const Embed<A, T, P>& p, unsigned rows) {
-  if (fours(p.cols, p.y, p.ids.table, p.positions.table)) {
-    GPU_LAUNCH((embed_rows<4, A, T, P>), rows, row_threads(p.cols, 4), 0, queue.stream(), p);
-  } else {
-    GPU_LAUNCH((embed_rows<1, A, T, P>), rows, row_threads(p.cols, 1), 0, queue.stream(), p);
-  }
+  by_packs<kPack<A>>(p.cols, [&](auto count) {
+    constexpr int kCount = decltype(count)::value;
+    GPU_LAUNCH((embed_rows<kCount, A, T, P>), rows, row_threads(p.cols, kCount), 0, queue.stream(), p);
+  }, p.y, p.ids.table, p.positions.table);
 }
 
 template <class T>
@@ -75,7 +74,7 @@ void embedding(const Embedding& op, Queue& queue) {
         using P = typename decltype(position_table)::Type;
         const Lookup<T> ids = lookup<T>(queue, "embedding: id", op.ids, op.table);
         const Lookup<P> positions = lookup<P>(queue, "embedding: position", op.positions, op.position_table);
-        launch(queue, Embed<A, T, P>{op.y.as<A>(), ids, positions, op.y.cols()}, rows);
+        launch(queue, Embed<A, T, P>{rows_of<A>(op.y), ids, positions, op.y.cols()}, rows);
       });
     });
   });

@@ -36,42 +36,44 @@ struct ByTanh {
 
 template <class Form, class T>
 struct GeluBody {
-  T* y;
-  const T* x;
+  Rows<T> y;
+  Rows<const T> x;
 
   template <int kCount>
-  GPU_FN void at(int64_t i) const {
-    Floats<kCount> v = load<kCount>(x + i);
+  GPU_FN void at(int64_t row, int64_t i) const {
+    Floats<kCount> v = load<kCount>(x.at(row) + i);
     for (int j = 0; j < kCount; ++j) v.at[j] *= Form::gate(v.at[j]);
-    store<kCount>(y + i, v);
+    store<kCount>(y.at(row) + i, v);
   }
 };
 
 template <class Form, class T>
 struct GeluGradBody {
-  T* dx;
-  const T* dy;
-  const T* x;
+  Rows<T> dx;
+  Rows<const T> dy;
+  Rows<const T> x;
 
   template <int kCount>
-  GPU_FN void at(int64_t i) const {
-    const Floats<kCount> v = load<kCount>(x + i);
-    Floats<kCount> d = load<kCount>(dy + i);
+  GPU_FN void at(int64_t row, int64_t i) const {
+    const Floats<kCount> v = load<kCount>(x.at(row) + i);
+    Floats<kCount> d = load<kCount>(dy.at(row) + i);
     for (int j = 0; j < kCount; ++j) d.at[j] *= Form::slope(v.at[j]);
-    store<kCount>(dx + i, d);
+    store<kCount>(dx.at(row) + i, d);
   }
 };
 
 template <class Form, class T>
 void run(const Gelu& op, Queue& queue) {
-  const GeluBody<Form, T> body{op.y.as<T>(), op.x.as<T>()};
-  map(queue, body, op.y.count(), fours(op.y.count(), body.y, body.x));
+  const GeluBody<Form, T> body{rows_of<T>(op.y), rows_of<const T>(op.x)};
+  const MapShape shape = map_shape(op.y, op.x);
+  by_packs<kPack<T>>(shape.cols, [&](auto count) { map<decltype(count)::value>(queue, body, shape); }, body.y, body.x);
 }
 
 template <class Form, class T>
 void run(const GeluGrad& op, Queue& queue) {
-  const GeluGradBody<Form, T> body{op.dx.as<T>(), op.dy.as<T>(), op.x.as<T>()};
-  map(queue, body, op.dx.count(), fours(op.dx.count(), body.dx, body.dy, body.x));
+  const GeluGradBody<Form, T> body{rows_of<T>(op.dx), rows_of<const T>(op.dy), rows_of<const T>(op.x)};
+  const MapShape shape = map_shape(op.dx, op.dy, op.x);
+  by_packs<kPack<T>>(shape.cols, [&](auto count) { map<decltype(count)::value>(queue, body, shape); }, body.dx, body.dy, body.x);
 }
 
 template <class Op>

@@ -44,6 +44,7 @@ template <class T>
 GPU_FN T from_f32(float x);
 template <>
 GPU_FN float from_f32<float>(float x) { return x; }
+#ifdef LOWRANK_CUSIM
 template <>
 GPU_FN bf16 from_f32<bf16>(float x) {
   const uint32_t bits = as_bits(x);
@@ -59,5 +60,19 @@ GPU_FN f16 from_f32<f16>(float x) {
   // Subnormal: adding 0.5 makes the hardware round at 2^-24, the unit of the result.
   return {static_cast<uint16_t>(sign | (as_bits(as_float(size) + 0.5f) & 0x7ff))};
 }
+#else
+template <>
+GPU_FN bf16 from_f32<bf16>(float x) {
+  bf16 h;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h.bits) : "f"(x));
+  return h;
+}
+template <>
+GPU_FN f16 from_f32<f16>(float x) {
+  f16 h;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h.bits) : "f"(x));
+  return h;
+}
+#endif
 
 }  // namespace lowrank::cuda

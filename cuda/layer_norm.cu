@@ -8,10 +8,10 @@ namespace {
 
 template <class T>
 struct Norm {
-  T* y;         // [N, C]
-  float* mean;  // [N]
-  float* r;     // [N]
-  const T* x;   // [N, C]
+  Rows<T> y;        // [N, C]
+  float* mean;      // [N]
+  float* r;         // [N]
+  Rows<const T> x;  // [N, C]
   const float* w;
   const float* b;
   int64_t cols;
@@ -24,7 +24,8 @@ __global__ void __launch_bounds__(kMostRowThreads) layer_norm_rows(Norm<T> p) {
   GPU_SHARED(shared);
   auto* sums = reinterpret_cast<float*>(shared);  // [2][kWarpSums]
   const int64_t row = blockIdx.x;
-  const T* x = p.x + row * p.cols;
+  const T* x = p.x.at(row);
+  T* y = p.y.at(row);
   float total = 0, squares = 0;
   for_packs<kCount>(p.cols, [&](int64_t i) {
     const Floats<kCount> v = load<kCount>(x + i);
@@ -40,7 +41,7 @@ __global__ void __launch_bounds__(kMostRowThreads) layer_norm_rows(Norm<T> p) {
     Floats<kCount> v = load<kCount>(x + i);
     const Floats<kCount> w = load<kCount>(p.w + i), b = load<kCount>(p.b + i);
     for (int j = 0; j < kCount; ++j) v.at[j] = (v.at[j] - mean) * r * w.at[j] + b.at[j];
-    store<kCount>(p.y + row * p.cols + i, v);
+    store<kCount>(y + i, v);
   });
   if (threadIdx.x != 0) return;
   p.mean[row] = mean;
@@ -49,13 +50,13 @@ __global__ void __launch_bounds__(kMostRowThreads) layer_norm_rows(Norm<T> p) {
 
 template <class T>
 struct NormGrad {
-  T* dx;           // [N, C]
-  const T* dy;     // [N, C]
-  const T* x;      // [N, C]
-  const float* w;  // [C]
-  const float* mean;
-  const float* r;
-  const T* carry;  // [N, C] or nullptr
+  Rows<T> dx;           // [N, C]
+  Rows<const T> dy;     // [N, C]
+  Rows<const T> x;      // [N, C]
+  const float* w;       // [C]
+  const float* mean;    // [N]
+  const float* r;       // [N]
+  Rows<const T> carry;  // [N, C] or not given
   int64_t cols;
 };
 
@@ -63,11 +64,15 @@ template <int kCount, class T>
 __global__ void __launch_bounds__(kMostRowThreads) layer_norm_rows_grad(NormGrad<T> p) {
   GPU_SHARED(shared);
   auto* sums = reinterpret_cast<float*>(shared);  // [2][kWarpSums]
-  const int64_t row = blockIdx.x, at = row * p.cols;
+  const int64_t row = blockIdx.x;
+  const T* dy_row = p.dy.at(row);
+  const T* x_row = p.x.at(row);
+  const T* carry = p.carry.at(row);
+  T* dx = p.dx.at(row);
   const float mean = p.mean[row], r = p.r[row];
   float total = 0, dot = 0;  // of g, of g (x - mean)
   for_packs<kCount>(p.cols, [&](int64_t i) {
-    const Floats<kCount> x = load<kCount>(p.x + at + i), w = load<kCount>(p.w + i), dy = load<kCount>(p.dy + at + i);
+    const Floats<kCount> x = load<kCount>(x_row + i), w = load<kCount>(p.w + i), dy = load<kCount>(dy_row + i);
     for (int j = 0; j < kCount; ++j) {
       const float g = dy.at[j] * w.at[j];
       total += g;
@@ -77,14 +82,14 @@ __global__ void __launch_bounds__(kMostRowThreads) layer_norm_rows_grad(NormGrad
   const float shift = block_sum(total, sums) / static_cast<float>(p.cols);
   const float pull = block_sum(dot, sums + kWarpSums) * r * r / static_cast<float>(p.cols);
   for_packs<kCount>(p.cols, [&](int64_t i) {
-    const Floats<kCount> x = load<kCount>(p.x + at + i), w = load<kCount>(p.w + i), dy = load<kCount>(p.dy + at + i);
+    const Floats<kCount> x = load<kCount>(x_row + i), w = load<kCount>(p.w + i), dy = load<kCount>(dy_row + i);
     Floats<kCount> result;
     for (int j = 0; j < kCount; ++j) result.at[j] = (dy.at[j] * w.at[j] - shift - (x.at[j] - mean) * pull) * r;
-    if (p.carry != nullptr) {
-      const Floats<kCount> given = load<kCount>(p.carry + at + i);
+    if (carry != nullptr) {
+      const Floats<kCount> given = load<kCount>(carry + i);
       for (int j = 0; j < kCount; ++j) result.at[j] += given.at[j];
     }
-    store<kCount>(p.dx + at + i, result);
+    store<kCount>(dx + i, result);
   });
 }
 
@@ -98,12 +103,11 @@ void layer_norm(const LayerNorm& op, Queue& queue) {
   if (rows == 0) return;
   with_activation(op.x.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
-    const Norm<T> p{op.y.as<T>(), op.mean.f32(), op.r.f32(), op.x.as<T>(), op.w.f32(), op.b.f32(), cols, op.eps};
-    if (fours(cols, p.y, p.x, p.w, p.b)) {
-      GPU_LAUNCH((layer_norm_rows<4, T>), rows, row_threads(cols, 4), kShared, queue.stream(), p);
-    } else {
-      GPU_LAUNCH((layer_norm_rows<1, T>), rows, row_threads(cols, 1), kShared, queue.stream(), p);
-    }
+    const Norm<T> p{rows_of<T>(op.y), op.mean.f32(), op.r.f32(), rows_of<const T>(op.x), op.w.f32(), op.b.f32(), cols, op.eps};
+    by_packs<kPack<T>>(cols, [&](auto count) {
+      constexpr int kCount = decltype(count)::value;
+      GPU_LAUNCH((layer_norm_rows<kCount, T>), rows, row_threads(cols, kCount), kShared, queue.stream(), p);
+    }, p.y, p.x, p.w, p.b);
   });
 }
 
@@ -113,13 +117,11 @@ void layer_norm_grad(const LayerNormGrad& op, Queue& queue) {
   if (rows == 0) return;
   with_activation(op.x.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
-    const T* carry = op.carry.given() ? op.carry.as<T>() : nullptr;
-    const NormGrad<T> p{op.dx.as<T>(), op.dy.as<T>(), op.x.as<T>(), op.w.f32(), op.mean.f32(), op.r.f32(), carry, cols};
-    if (fours(cols, p.dx, p.dy, p.x, p.w, p.carry)) {
-      GPU_LAUNCH((layer_norm_rows_grad<4, T>), rows, row_threads(cols, 4), kShared, queue.stream(), p);
-    } else {
-      GPU_LAUNCH((layer_norm_rows_grad<1, T>), rows, row_threads(cols, 1), kShared, queue.stream(), p);
-    }
+    const NormGrad<T> p{rows_of<T>(op.dx), rows_of<const T>(op.dy), rows_of<const T>(op.x), op.w.f32(), op.mean.f32(), op.r.f32(), rows_of<const T>(op.carry), cols};
+    by_packs<kPack<T>>(cols, [&](auto count) {
+      constexpr int kCount = decltype(count)::value;
+      GPU_LAUNCH((layer_norm_rows_grad<kCount, T>), rows, row_threads(cols, kCount), kShared, queue.stream(), p);
+    }, p.dx, p.dy, p.x, p.w, p.carry);
   });
 }
 

@@ -53,7 +53,7 @@ void linear_cross_entropy(const LinearCrossEntropy& op, Queue& queue) {
   for (int64_t first = 0; first < rows; first += step) {
     const Chunk chunk{first, rows - first < step ? rows - first : step, logits};
     make_logits(op, chunk, queue);
-    loss_rows(queue, {logits, op.targets.i32() + first, losses + first, report, chunk.rows, classes, first, op.scale});
+    loss_rows(queue, {logits, DType::f32, classes, op.targets.i32() + first, losses + first, report, chunk.rows, classes, first, op.scale});
     if (op.dx.given()) make_dx(op, chunk, queue);
   }
   sum_losses(queue, losses, rows, op.loss.f32());

@@ -24,7 +24,7 @@ struct MergeBody {
     merged[i] = from_f32<T>(to_f32(w[i]) + scale * sum);
   }
   template <int kCount>
-  GPU_FN void at(int64_t i) const {
+  GPU_FN void at(int64_t, int64_t i) const {
     for (int j = 0; j < kCount; ++j) merge(i + j);
   }
 };
@@ -35,7 +35,7 @@ void lora_merge(const LoraMerge& op, Queue& queue) {
   with_frozen(op.w.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
     const MergeBody<T> body{op.merged.as<T>(), op.w.as<T>(), op.a.f32(), op.b.f32(), op.w.cols(), op.a.rows(), op.a.cols(), op.scale, op.order != 0};
-    map(queue, body, op.w.count(), false);
+    map<1>(queue, body, {1, op.w.count()});
   });
 }
 

@@ -1,11 +1,14 @@
 // Cross entropy of rows of logits that exist, for cross_entropy_inplace and for the chunks of linear_cross_entropy.
 #pragma once
+#include "../native/core/dtype.h"
 #include "queue.h"
 
 namespace lowrank::cuda {
 
 struct LossRows {
-  float* logits;           // [rows, classes], becomes scale * (softmax - onehot); rows that are ignored become 0
+  void* logits;            // [rows, classes] of `dtype`, rows `pitch` apart; become scale * (softmax - onehot), those that are ignored 0
+  DType dtype;
+  int64_t pitch;
   const int32_t* targets;  // [rows]
   double* losses;          // [rows]
   Report* report;          // of targets out of range

@@ -3,6 +3,8 @@
 #pragma once
 #include <stdint.h>
 
+#include "../native/core/tensor.h"
+
 #ifdef LOWRANK_CUSIM
 #include <cusim/emulator/operands.h>
 #include <vector>
@@ -10,6 +12,10 @@
 #include "../native/ops/contract.h"
 
 namespace lowrank::cuda {
+
+inline size_t bytes_of(const Tensor& t, int64_t elements) { return static_cast<size_t>(elements * size_of(t.dtype)); }
+// Up to the end of the last row: what lies behind it is spare, like what lies between rows.
+inline size_t extent_of(const Tensor& t) { return t.rows() == 0 ? 0 : bytes_of(t, (t.rows() - 1) * t.pitch + t.cols()); }
 
 class ListOperands {
  public:
@@ -30,7 +36,7 @@ class ListOperands {
 
  private:
   void add(const char* name, const Tensor& t, cusim::Role role) {
-    if (t.given()) operands_.push_back({t.data, static_cast<size_t>(t.bytes()), role, name});
+    if (t.given()) operands_.push_back({t.data, extent_of(t), role, name, bytes_of(t, t.cols()), bytes_of(t, t.pitch)});
   }
   std::vector<cusim::Operand> operands_;
 };
@@ -42,6 +48,12 @@ std::vector<cusim::Operand> operands_of(Contract op) {
   return list.take();
 }
 
+// The spare columns of an activation: an op that uses them says so, and what they held before is gone.
+inline void declare_border(const Tensor& t) {
+  if (t.rows() == 0 || t.contiguous()) return;
+  const size_t spare = bytes_of(t, t.pitch - t.cols()), pitch = bytes_of(t, t.pitch);
+  cusim::OperandScope::declare({t.as<char>() + bytes_of(t, t.cols()), pitch * static_cast<size_t>(t.rows() - 1) + spare, cusim::Role::write, "border", spare, pitch});
+}
 inline void declare_scratch(void* memory, int64_t bytes) { cusim::OperandScope::declare({memory, static_cast<size_t>(bytes), cusim::Role::write, "scratch"}); }
 inline void declare_report(void* memory, int64_t bytes) { cusim::OperandScope::declare({memory, static_cast<size_t>(bytes), cusim::Role::update, "report"}); }
 inline void declare_reports(const void* memory, int64_t bytes) { cusim::OperandScope::declare({memory, static_cast<size_t>(bytes), cusim::Role::read, "reports"}); }
@@ -51,6 +63,7 @@ inline void declare_reports(const void* memory, int64_t bytes) { cusim::OperandS
 #define LOWRANK_DECLARE_OPERANDS(op) const ::cusim::OperandScope operand_scope(::lowrank::cuda::operands_of(op))
 #else
 namespace lowrank::cuda {
+inline void declare_border(const Tensor&) {}
 inline void declare_scratch(void*, int64_t) {}
 inline void declare_report(void*, int64_t) {}
 inline void declare_reports(const void*, int64_t) {}

@@ -79,7 +79,7 @@ struct AdamwBody {
   float keep, step, unbias, fresh1, fresh2, beta2, eps;
 
   template <int kCount>
-  GPU_FN void at(int64_t i) const {
+  GPU_FN void at(int64_t, int64_t i) const {
     if (passed->open == 0) return;
     const Floats<kCount> grad = load<kCount>(g + i);
     Floats<kCount> param = load<kCount>(p + i), mean = load<kCount>(m + i), square = load<kCount>(v + i);
@@ -104,7 +104,7 @@ struct SgdBody {
   int32_t first;
 
   template <int kCount>
-  GPU_FN void at(int64_t i) const {
+  GPU_FN void at(int64_t, int64_t i) const {
     if (passed->open == 0) return;
     const Floats<kCount> grad = load<kCount>(g + i);
     Floats<kCount> param = load<kCount>(p + i), move;
@@ -140,7 +140,8 @@ void adamw(const Adamw& op, Queue& queue) {
   body.step = static_cast<float>(static_cast<double>(op.lr) / static_cast<double>(op.correction1));
   body.unbias = static_cast<float>(1.0 / sqrt(static_cast<double>(op.correction2)));
   body.fresh1 = complement(op.beta1), body.fresh2 = complement(op.beta2);
-  map(queue, body, op.p.count(), fours(op.p.count(), body.p, body.m, body.v, body.g));
+  const MapShape all{1, op.p.count()};
+  by_packs<4>(all.cols, [&](auto count) { map<decltype(count)::value>(queue, body, all); }, body.p, body.m, body.v, body.g);
 }
 
 void sgd(const Sgd& op, Queue& queue) {
@@ -148,7 +149,8 @@ void sgd(const Sgd& op, Queue& queue) {
   if (passed == nullptr) return;
   float* buffer = op.momentum == 0.0f ? nullptr : op.buffer.f32();
   const SgdBody body{op.p.f32(), buffer, op.g.f32(), passed, op.lr, op.momentum, op.weight_decay, op.first != 0};
-  map(queue, body, op.p.count(), fours(op.p.count(), body.p, buffer, body.g));
+  const MapShape all{1, op.p.count()};
+  by_packs<4>(all.cols, [&](auto count) { map<decltype(count)::value>(queue, body, all); }, body.p, body.buffer, body.g);
 }
 
 }  // namespace lowrank::cuda

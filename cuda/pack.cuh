@@ -1,11 +1,16 @@
-// Neighbouring elements that one thread reads or writes at once: 4 of them where everything is aligned, else 1.
+// Neighbouring elements that one thread reads or writes at once: 16 bytes of activations where everything is aligned, else one element.
 #pragma once
+#include "../native/core/tensor.h"
 #include "half.cuh"
 
 namespace lowrank::cuda {
 
+// Activations of type T in 16 bytes.
+template <class T>
+constexpr int kPack = 16 / sizeof(T);
+
 template <class T, int kCount>
-struct alignas(kCount * sizeof(T)) Pack {
+struct alignas(kCount * sizeof(T) < 16 ? kCount * sizeof(T) : 16) Pack {
   T at[kCount];
 };
 
@@ -32,10 +37,39 @@ GPU_FN void store(T* to, const Floats<kCount>& values) {
   *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
 }
 
-// Whether rows of `cols` elements may be walked four at a time, starting at each of these addresses.
-template <class... Pointers>
-bool fours(int64_t cols, const Pointers*... p) {
-  return cols % 4 == 0 && ((reinterpret_cast<uintptr_t>(p) % (4 * sizeof(*p)) == 0) && ...);
+// A tensor as a kernel walks it: rows `pitch` elements apart. Not given: data is nullptr and pitch 0, so every row is nullptr.
+template <class T>
+struct Rows {
+  T* data;
+  int64_t pitch;
+
+  GPU_FN T* at(int64_t row) const { return data + row * pitch; }
+};
+
+template <class T>
+Rows<T> rows_of(const Tensor& t) {
+  return t.given() ? Rows<T>{t.as<T>(), t.pitch} : Rows<T>{nullptr, 0};
+}
+
+template <int kCount, class T>
+bool aligned(const T* data) {
+  return reinterpret_cast<uintptr_t>(data) % alignof(Pack<T, kCount>) == 0;
+}
+template <int kCount, class T>
+bool aligned(const Rows<T>& rows) {
+  return aligned<kCount>(rows.data) && rows.pitch % kCount == 0;
+}
+
+template <int kCount>
+struct Count {
+  static constexpr int value = kCount;
+};
+
+// body(Count<kCount>{}) if rows of `cols` elements may be walked that many at a time in all of these operands, else body(Count<1>{}).
+template <int kCount, class Body, class... Operands>
+void by_packs(int64_t cols, const Body& body, const Operands&... operands) {
+  if (cols % kCount == 0 && (aligned<kCount>(operands) && ...)) body(Count<kCount>{});
+  else body(Count<1>{});
 }
 
 }  // namespace lowrank::cuda

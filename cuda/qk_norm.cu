@@ -6,10 +6,10 @@ namespace lowrank::cuda {
 
 namespace {
 
-// A block is one head of one row: x is the row's head, or y and dx at the same place.
+// A block is one head of one row.
 struct Head {
-  int64_t offset;      // of its first number
-  int64_t scale_index; // of its r; -1: a value head, which is copied
+  int64_t row, column;  // of its first number
+  int64_t scale_index;  // of its r; -1: a value head, which is copied
   bool is_query;
 };
 
@@ -20,19 +20,20 @@ struct HeadShape {
 GPU_FN Head head_of_block(const HeadShape& shape) {
   const int64_t all = shape.query + 2 * shape.key_value, normed = shape.query + shape.key_value;
   const int64_t row = blockIdx.x / all, head = blockIdx.x % all;
-  return {blockIdx.x * shape.size, head < normed ? row * normed + head : -1, head < shape.query};
+  return {row, head * shape.size, head < normed ? row * normed + head : -1, head < shape.query};
 }
 
-template <class T>
+template <int kCount, class T>
 GPU_FN void copy_head(const T* from, T* to, int64_t size) {
-  for_packs<1>(size, [&](int64_t i) { to[i] = from[i]; });
+  using Whole = Pack<T, kCount>;
+  for_packs<kCount>(size, [&](int64_t i) { *reinterpret_cast<Whole*>(to + i) = *reinterpret_cast<const Whole*>(from + i); });
 }
 
 template <class T>
 struct Norm {
-  T* y;
+  Rows<T> y;
   float* r;
-  const T* x;
+  Rows<const T> x;
   const float* wq;
   const float* wk;
   HeadShape shape;
@@ -43,17 +44,19 @@ template <int kCount, class T>
 __global__ void __launch_bounds__(kMostRowThreads) norm_heads(Norm<T> p) {
   GPU_SHARED(shared);
   const Head head = head_of_block(p.shape);
-  if (head.scale_index < 0) return copy_head(p.x + head.offset, p.y + head.offset, p.shape.size);
-  const RmsRow<T> row{p.x + head.offset, head.is_query ? p.wq : p.wk, p.shape.size};
-  const float r = rms_row<kCount>(row, p.y + head.offset, p.eps, reinterpret_cast<float*>(shared));
+  const T* x = p.x.at(head.row) + head.column;
+  T* y = p.y.at(head.row) + head.column;
+  if (head.scale_index < 0) return copy_head<kCount>(x, y, p.shape.size);
+  const RmsRow<T> row{x, head.is_query ? p.wq : p.wk, p.shape.size};
+  const float r = rms_row<kCount>(row, y, p.eps, reinterpret_cast<float*>(shared));
   if (threadIdx.x == 0) p.r[head.scale_index] = r;
 }
 
 template <class T>
 struct NormGrad {
-  T* dx;
-  const T* dy;
-  const T* x;
+  Rows<T> dx;
+  Rows<const T> dy;
+  Rows<const T> x;
   const float* wq;
   const float* wk;
   const float* r;
@@ -64,10 +67,12 @@ template <int kCount, class T>
 __global__ void __launch_bounds__(kMostRowThreads) norm_heads_grad(NormGrad<T> p) {
   GPU_SHARED(shared);
   const Head head = head_of_block(p.shape);
-  if (head.scale_index < 0) return copy_head(p.dy + head.offset, p.dx + head.offset, p.shape.size);
-  const RmsRow<T> row{p.x + head.offset, head.is_query ? p.wq : p.wk, p.shape.size};
+  const T* dy = p.dy.at(head.row) + head.column;
+  T* dx = p.dx.at(head.row) + head.column;
+  if (head.scale_index < 0) return copy_head<kCount>(dy, dx, p.shape.size);
+  const RmsRow<T> row{p.x.at(head.row) + head.column, head.is_query ? p.wq : p.wk, p.shape.size};
   const T* no_carry = nullptr;
-  rms_row_grad<kCount>(row, p.r[head.scale_index], p.dy + head.offset, no_carry, p.dx + head.offset, reinterpret_cast<float*>(shared));
+  rms_row_grad<kCount>(row, p.r[head.scale_index], dy, no_carry, dx, reinterpret_cast<float*>(shared));
 }
 
 constexpr int kShared = kWarpSums * sizeof(float);
@@ -80,12 +85,11 @@ void qk_norm(const QkNorm& op, Queue& queue) {
   if (blocks == 0) return;
   with_activation(op.x.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
-    const Norm<T> p{op.y.as<T>(), op.r.f32(), op.x.as<T>(), op.wq.f32(), op.wk.f32(), shape, op.eps};
-    if (fours(shape.size, p.y, p.x, p.wq, p.wk)) {
-      GPU_LAUNCH((norm_heads<4, T>), blocks, row_threads(shape.size, 4), kShared, queue.stream(), p);
-    } else {
-      GPU_LAUNCH((norm_heads<1, T>), blocks, row_threads(shape.size, 1), kShared, queue.stream(), p);
-    }
+    const Norm<T> p{rows_of<T>(op.y), op.r.f32(), rows_of<const T>(op.x), op.wq.f32(), op.wk.f32(), shape, op.eps};
+    by_packs<kPack<T>>(shape.size, [&](auto count) {
+      constexpr int kCount = decltype(count)::value;
+      GPU_LAUNCH((norm_heads<kCount, T>), blocks, row_threads(shape.size, kCount), kShared, queue.stream(), p);
+    }, p.y, p.x, p.wq, p.wk);
   });
 }
 
@@ -95,12 +99,11 @@ void qk_norm_grad(const QkNormGrad& op, Queue& queue) {
   if (blocks == 0) return;
   with_activation(op.x.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
-    const NormGrad<T> p{op.dx.as<T>(), op.dy.as<T>(), op.x.as<T>(), op.wq.f32(), op.wk.f32(), op.r.f32(), shape};
-    if (fours(shape.size, p.dx, p.dy, p.x, p.wq, p.wk)) {
-      GPU_LAUNCH((norm_heads_grad<4, T>), blocks, row_threads(shape.size, 4), kShared, queue.stream(), p);
-    } else {
-      GPU_LAUNCH((norm_heads_grad<1, T>), blocks, row_threads(shape.size, 1), kShared, queue.stream(), p);
-    }
+    const NormGrad<T> p{rows_of<T>(op.dx), rows_of<const T>(op.dy), rows_of<const T>(op.x), op.wq.f32(), op.wk.f32(), op.r.f32(), shape};
+    by_packs<kPack<T>>(shape.size, [&](auto count) {
+      constexpr int kCount = decltype(count)::value;
+      GPU_LAUNCH((norm_heads_grad<kCount, T>), blocks, row_threads(shape.size, kCount), kShared, queue.stream(), p);
+    }, p.dx, p.dy, p.x, p.wq, p.wk);
   });
 }
 

@@ -8,9 +8,9 @@ namespace {
 
 template <class T>
 struct Norm {
-  T* y;         // [N, C]
-  float* r;     // [N]
-  const T* x;   // [N, C]
+  Rows<T> y;        // [N, C]
+  float* r;         // [N]
+  Rows<const T> x;  // [N, C]
   const float* w;
   int64_t cols;
   float eps;
@@ -19,28 +19,28 @@ struct Norm {
 template <int kCount, class T>
 __global__ void __launch_bounds__(kMostRowThreads) norm_rows(Norm<T> p) {
   GPU_SHARED(shared);
-  const int64_t row = blockIdx.x, at = row * p.cols;
-  const float r = rms_row<kCount>(RmsRow<T>{p.x + at, p.w, p.cols}, p.y + at, p.eps, reinterpret_cast<float*>(shared));
+  const int64_t row = blockIdx.x;
+  const float r = rms_row<kCount>(RmsRow<T>{p.x.at(row), p.w, p.cols}, p.y.at(row), p.eps, reinterpret_cast<float*>(shared));
   if (threadIdx.x == 0) p.r[row] = r;
 }
 
 template <class T>
 struct NormGrad {
-  T* dx;           // [N, C]
-  const T* dy;     // [N, C]
-  const T* x;      // [N, C]
-  const float* w;  // [C]
-  const float* r;  // [N]
-  const T* carry;  // [N, C] or nullptr
+  Rows<T> dx;           // [N, C]
+  Rows<const T> dy;     // [N, C]
+  Rows<const T> x;      // [N, C]
+  const float* w;       // [C]
+  const float* r;       // [N]
+  Rows<const T> carry;  // [N, C] or not given
   int64_t cols;
 };
 
 template <int kCount, class T>
 __global__ void __launch_bounds__(kMostRowThreads) norm_rows_grad(NormGrad<T> p) {
   GPU_SHARED(shared);
-  const int64_t row = blockIdx.x, at = row * p.cols;
-  const T* carry = p.carry == nullptr ? nullptr : p.carry + at;
-  rms_row_grad<kCount>(RmsRow<T>{p.x + at, p.w, p.cols}, p.r[row], p.dy + at, carry, p.dx + at, reinterpret_cast<float*>(shared));
+  const int64_t row = blockIdx.x;
+  const RmsRow<T> own{p.x.at(row), p.w, p.cols};
+  rms_row_grad<kCount>(own, p.r[row], p.dy.at(row), p.carry.at(row), p.dx.at(row), reinterpret_cast<float*>(shared));
 }
 
 constexpr int kShared = kWarpSums * sizeof(float);
@@ -53,12 +53,11 @@ void rms_norm(const RmsNorm& op, Queue& queue) {
   if (rows == 0) return;
   with_activation(op.x.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
-    const Norm<T> p{op.y.as<T>(), op.r.f32(), op.x.as<T>(), op.w.f32(), cols, op.eps};
-    if (fours(cols, p.y, p.x, p.w)) {
-      GPU_LAUNCH((norm_rows<4, T>), rows, row_threads(cols, 4), kShared, queue.stream(), p);
-    } else {
-      GPU_LAUNCH((norm_rows<1, T>), rows, row_threads(cols, 1), kShared, queue.stream(), p);
-    }
+    const Norm<T> p{rows_of<T>(op.y), op.r.f32(), rows_of<const T>(op.x), op.w.f32(), cols, op.eps};
+    by_packs<kPack<T>>(cols, [&](auto count) {
+      constexpr int kCount = decltype(count)::value;
+      GPU_LAUNCH((norm_rows<kCount, T>), rows, row_threads(cols, kCount), kShared, queue.stream(), p);
+    }, p.y, p.x, p.w);
   });
 }
 
@@ -68,13 +67,11 @@ void rms_norm_grad(const RmsNormGrad& op, Queue& queue) {
   if (rows == 0) return;
   with_activation(op.x.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
-    const T* carry = op.carry.given() ? op.carry.as<T>() : nullptr;
-    const NormGrad<T> p{op.dx.as<T>(), op.dy.as<T>(), op.x.as<T>(), op.w.f32(), op.r.f32(), carry, cols};
-    if (fours(cols, p.dx, p.dy, p.x, p.w, p.carry)) {
-      GPU_LAUNCH((norm_rows_grad<4, T>), rows, row_threads(cols, 4), kShared, queue.stream(), p);
-    } else {
-      GPU_LAUNCH((norm_rows_grad<1, T>), rows, row_threads(cols, 1), kShared, queue.stream(), p);
-    }
+    const NormGrad<T> p{rows_of<T>(op.dx), rows_of<const T>(op.dy), rows_of<const T>(op.x), op.w.f32(), op.r.f32(), rows_of<const T>(op.carry), cols};
+    by_packs<kPack<T>>(cols, [&](auto count) {
+      constexpr int kCount = decltype(count)::value;
+      GPU_LAUNCH((norm_rows_grad<kCount, T>), rows, row_threads(cols, kCount), kShared, queue.stream(), p);
+    }, p.dx, p.dy, p.x, p.w, p.carry);
   });
 }
 

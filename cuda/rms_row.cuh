@@ -1,4 +1,4 @@
-// RmsNorm of one row by one block, for rms_norm (a row is a token) and qk_norm (a row is a head).
+// RmsNorm of one row by one block, for rms_norm (a row is a token) and qk_norm (a row is a head). Sums in f32, one rounding of what is stored.
 #pragma once
 #include "rows.cuh"
 

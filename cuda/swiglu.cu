@@ -10,15 +10,15 @@ namespace {
 // Rows of x are gate | up, each `cols` wide.
 template <class T>
 struct Forward {
-  T* y;        // [T, cols]
-  const T* x;  // [T, 2 cols]
+  Rows<T> y;        // [T, cols]
+  Rows<const T> x;  // [T, 2 cols]
   int64_t cols;
 };
 
 template <int kCount, class T>
 __global__ void __launch_bounds__(kMostRowThreads) swiglu_rows(Forward<T> p) {
-  const T* gate = p.x + blockIdx.x * 2 * p.cols;
-  T* y = p.y + blockIdx.x * p.cols;
+  const T* gate = p.x.at(blockIdx.x);
+  T* y = p.y.at(blockIdx.x);
   for_packs<kCount>(p.cols, [&](int64_t i) {
     const Floats<kCount> z = load<kCount>(gate + i);
     Floats<kCount> result = load<kCount>(gate + p.cols + i);
@@ -29,25 +29,27 @@ __global__ void __launch_bounds__(kMostRowThreads) swiglu_rows(Forward<T> p) {
 
 template <class T>
 struct Backward {
-  T* dx;        // [T, 2 cols], may be x
-  const T* dy;  // [T, cols]
-  const T* x;   // [T, 2 cols]
+  Rows<T> dx;        // [T, 2 cols], may be x
+  Rows<const T> dy;  // [T, cols]
+  Rows<const T> x;   // [T, 2 cols]
   int64_t cols;
 };
 
 template <int kCount, class T>
 __global__ void __launch_bounds__(kMostRowThreads) swiglu_rows_grad(Backward<T> p) {
-  const int64_t row = blockIdx.x, at = row * 2 * p.cols;
+  const T* gate = p.x.at(blockIdx.x);
+  const T* dy_row = p.dy.at(blockIdx.x);
+  T* dx = p.dx.at(blockIdx.x);
   for_packs<kCount>(p.cols, [&](int64_t i) {
-    const Floats<kCount> z = load<kCount>(p.x + at + i), up = load<kCount>(p.x + at + p.cols + i), dy = load<kCount>(p.dy + row * p.cols + i);
+    const Floats<kCount> z = load<kCount>(gate + i), up = load<kCount>(gate + p.cols + i), dy = load<kCount>(dy_row + i);
     Floats<kCount> dgate, dup;
     for (int j = 0; j < kCount; ++j) {
       const float q = sigmoid(z.at[j]), pull = dy.at[j] * q;
       dgate.at[j] = pull * up.at[j] * (1.0f + z.at[j] * (1.0f - q));
       dup.at[j] = pull * z.at[j];
     }
-    store<kCount>(p.dx + at + i, dgate);
-    store<kCount>(p.dx + at + p.cols + i, dup);
+    store<kCount>(dx + i, dgate);
+    store<kCount>(dx + p.cols + i, dup);
   });
 }
 
@@ -59,12 +61,11 @@ void swiglu(const Swiglu& op, Queue& queue) {
   if (rows == 0 || cols == 0) return;
   with_activation(op.x.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
-    const Forward<T> p{op.y.as<T>(), op.x.as<T>(), cols};
-    if (fours(cols, p.y, p.x)) {
-      GPU_LAUNCH((swiglu_rows<4, T>), rows, row_threads(cols, 4), 0, queue.stream(), p);
-    } else {
-      GPU_LAUNCH((swiglu_rows<1, T>), rows, row_threads(cols, 1), 0, queue.stream(), p);
-    }
+    const Forward<T> p{rows_of<T>(op.y), rows_of<const T>(op.x), cols};
+    by_packs<kPack<T>>(cols, [&](auto count) {
+      constexpr int kCount = decltype(count)::value;
+      GPU_LAUNCH((swiglu_rows<kCount, T>), rows, row_threads(cols, kCount), 0, queue.stream(), p);
+    }, p.y, p.x);
   });
 }
 
@@ -74,12 +75,11 @@ void swiglu_grad(const SwigluGrad& op, Queue& queue) {
   if (rows == 0 || cols == 0) return;
   with_activation(op.x.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
-    const Backward<T> p{op.dx.as<T>(), op.dy.as<T>(), op.x.as<T>(), cols};
-    if (fours(cols, p.dx, p.dy, p.x)) {
-      GPU_LAUNCH((swiglu_rows_grad<4, T>), rows, row_threads(cols, 4), 0, queue.stream(), p);
-    } else {
-      GPU_LAUNCH((swiglu_rows_grad<1, T>), rows, row_threads(cols, 1), 0, queue.stream(), p);
-    }
+    const Backward<T> p{rows_of<T>(op.dx), rows_of<const T>(op.dy), rows_of<const T>(op.x), cols};
+    by_packs<kPack<T>>(cols, [&](auto count) {
+      constexpr int kCount = decltype(count)::value;
+      GPU_LAUNCH((swiglu_rows_grad<kCount, T>), rows, row_threads(cols, kCount), 0, queue.stream(), p);
+    }, p.dx, p.dy, p.x);
   });
 }
 

@@ -12,7 +12,13 @@ export interface DeviceInfo {
   readonly threads: number;
   /** In force; `highest` where `medium` was asked for but would gain nothing. */
   readonly matmulPrecision: MatmulPrecision;
+  /** What activations are stored in. */
+  readonly activations: ActivationDtype;
 }
+
+/** What activations, and gradients of them, are stored in. Arithmetic and all sums are f32 whatever it is. */
+export const activationDtypes = ['f32', 'bf16', 'f16'] as const;
+export type ActivationDtype = (typeof activationDtypes)[number];
 
 /** How exactly frozen weights are multiplied; PyTorch's words (`torch.set_float32_matmul_precision`). */
 export const matmulPrecisions = ['highest', 'medium'] as const;
@@ -27,6 +33,8 @@ export interface DeviceOptions {
    * the low-rank products and all else stay f32.
    */
   readonly matmulPrecision?: MatmulPrecision;
+  /** Default: bf16 on `cuda`, f32 on `cpu`, which takes nothing else. f16 has more digits and less range than bf16: its losses are scaled. */
+  readonly activations?: ActivationDtype;
 }
 
 export interface DeviceStats {
@@ -114,11 +122,11 @@ export class Device {
   readonly note: string;
   #closed = false;
 
-  /** @internal Use {@link openDevice}. */
-  constructor(id: number, note: string) {
+  /** @internal Use {@link openDevice}. @throws LowrankError ERR_ARGUMENT for activations that the backend doesn't take */
+  constructor(id: number, note: string, activations?: ActivationDtype) {
     this.id = id;
     const info = addon().info(id);
-    this.info = { ...info, matmulPrecision: matmulPrecisions[info.matmulPrecision] ?? 'highest' };
+    this.info = { ...info, matmulPrecision: matmulPrecisions[info.matmulPrecision] ?? 'highest', activations: chosenActivations(info, activations) };
     this.note = note;
   }
   get kind(): string {
@@ -131,6 +139,14 @@ export class Device {
   empty(shape: Shape, dtype: DType = 'f32'): Tensor {
     this.#check();
     return new Tensor(this, guarded(() => addon().alloc(this.id, dtypes.indexOf(dtype), ...shape)), dtype, shape);
+  }
+  /**
+   * A new activation, not initialised: in the device's dtype for them unless another is given, laid out as its kernels like them best (on
+   * CUDA rows of 16-bit numbers have spare columns, which take part in nothing). @throws LowrankError ERR_MEMORY
+   */
+  activation(shape: Shape, dtype: DType = this.info.activations): Tensor {
+    this.#check();
+    return new Tensor(this, guarded(() => addon().allocBordered(this.id, dtypes.indexOf(dtype), ...shape)), dtype, shape, 'activation');
   }
   /** A new tensor with this content: Float32Array is f32, Int32Array is i32. @throws LowrankError ERR_SHAPE, ERR_MEMORY */
   tensor(data: Float32Array | Int32Array, shape: Shape = [data.length]): Tensor {
@@ -220,9 +236,23 @@ function openBest(options: DeviceOptions): Device {
   return count > 0 && why === '' ? open('cuda', 0, options) : open('cpu', 0, options, why);
 }
 
-function open(kind: string, index: number, { threads = 0, matmulPrecision = 'highest' }: DeviceOptions, note = ''): Device {
+function open(kind: string, index: number, { threads = 0, matmulPrecision = 'highest', activations }: DeviceOptions, note = ''): Device {
   if (!Number.isInteger(threads) || threads < 0 || threads > 1024) throw new LowrankError('ERR_ARGUMENT', `device: threads must be a whole number from 1 to 1024 (found ${threads})`);
   const precision = matmulPrecisions.indexOf(matmulPrecision);
   if (precision < 0) throw new LowrankError('ERR_ARGUMENT', `device: matmulPrecision must be ${matmulPrecisions.join(' or ')} (found ${matmulPrecision})`);
-  return new Device(guarded(() => addon().open(kind, index, threads, precision)), note);
+  const id = guarded(() => addon().open(kind, index, threads, precision));
+  try {
+    return new Device(id, note, activations);
+  } catch (error) {
+    addon().close(id);
+    throw error;
+  }
+}
+
+/** The dtype that is wanted, if the backend takes it; else the default of its kind. `taken`: bit i is dtype i. */
+function chosenActivations({ kind, activations: taken }: { readonly kind: string; readonly activations: number }, wanted?: ActivationDtype): ActivationDtype {
+  const possible = activationDtypes.filter((dtype) => ((taken >> dtypes.indexOf(dtype)) & 1) === 1);
+  if (wanted === undefined) return kind === 'cuda' && possible.includes('bf16') ? 'bf16' : 'f32';
+  if (possible.includes(wanted)) return wanted;
+  throw new LowrankError('ERR_ARGUMENT', `${kind}: activations must be ${possible.join(', ')} here (found ${String(wanted)})`);
 }

@@ -5,7 +5,7 @@ export { loadDataset, type Dataset, type DatasetOptions } from './data/dataset.t
 export { batches, windowsInEpoch, type BatchOrderOptions, type BatchState, type BatchWindow } from './data/order.ts';
 export { IGNORE, type Sample } from './data/sample.ts';
 export { loadTokenizer, type Tokenizer } from './data/tokenizer.ts';
-export { type Device, type DeviceInfo, type DeviceOptions, type DeviceStats, type MatmulPrecision, openDevice, probeDevices, type Weight } from './device.ts';
+export { type ActivationDtype, type Device, type DeviceInfo, type DeviceOptions, type DeviceStats, type MatmulPrecision, openDevice, probeDevices, type Weight } from './device.ts';
 export { type DLPackOptions, fromDLPack, releaseDLPack, toDLPack } from './dlpack.ts';
 export { type ErrorCode, LowrankError } from './error.ts';
 export { Adapter } from './lora/adapter.ts';

@@ -38,14 +38,16 @@ export class Tensor {
   /** @internal The scope that disposes of it; null: the tape, a module or the user does. A field because a map costs more than the rest. */
   owner: Scope | null = null;
   readonly #handle: Handle;
+  readonly #layout: 'dense' | 'activation';
   #disposed = false;
 
   /** @internal Use `device.empty`, `device.tensor` or an op. */
-  constructor(device: Device, handle: Handle, dtype: DType, shape: Shape) {
+  constructor(device: Device, handle: Handle, dtype: DType, shape: Shape, layout: 'dense' | 'activation' = 'dense') {
     this.device = device;
     this.dtype = dtype;
     this.shape = shape;
     this.#handle = handle;
+    this.#layout = layout;
     leaks?.register(this, handle, this);
     adopt(this);
   }
@@ -74,13 +76,16 @@ export class Tensor {
     return this.shape.slice(0, -1).reduce((n, dim) => n * dim, 1);
   }
 
-  /** A new tensor of the same dtype on the same device, not initialised; same shape unless given. */
+  /** A new tensor of the same dtype and layout on the same device, not initialised; same shape unless given. */
   like(shape: Shape = this.shape): Tensor {
-    return this.device.empty(shape, this.dtype);
+    return this.#layout === 'activation' ? this.device.activation(shape, this.dtype) : this.device.empty(shape, this.dtype);
   }
-  /** Another shape over the same bytes, from element `offset` on. It keeps the bytes alive by itself. */
+  /**
+   * Another shape over the same elements, from element `offset` on. It keeps the bytes alive by itself. Where rows have spare columns
+   * (see `device.activation`) it must take whole rows.
+   */
   view(shape: Shape, offset = 0): Tensor {
-    return new Tensor(this.device, guarded(() => addon().view(this.handle, offset, ...shape)), this.dtype, shape);
+    return new Tensor(this.device, guarded(() => addon().view(this.handle, offset, ...shape)), this.dtype, shape, this.#layout);
   }
   /** Replaces the content; the data are copied before this returns. @throws LowrankError ERR_SHAPE */
   upload(data: ArrayBufferView): void {

@@ -67,7 +67,7 @@ class Decode {
     const DType dtype = object.tensor.dtype;
     const char* wanted = refuse(kind, dtype, environment_.device(device_)->backend().activations);
     if (wanted != nullptr) fail_call("ERR_DTYPE", std::string(name) + " must be " + wanted + " (found " + name_of(dtype) + ")");
-    if (kind != Kind::activation && !object.tensor.contiguous()) {
+    if (!takes_pitch(kind) && !object.tensor.contiguous()) {
       fail_call("ERR_SHAPE", std::string(name) + " must have no spare columns (rows of " + std::to_string(object.tensor.cols()) + " lie " +
                                  std::to_string(object.tensor.pitch) + " apart)");
     }

@@ -44,6 +44,7 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   result.Set("memory", static_cast<double>(facts.memory));
   result.Set("threads", facts.threads);
   result.Set("matmulPrecision", static_cast<double>(facts.matmul_precision));
+  result.Set("activations", static_cast<double>(device.backend().activations));
   return result;
 }
 

@@ -208,10 +208,10 @@ Bytes bytes_argument(const Napi::CallbackInfo& info, size_t i) {
   return {static_cast<const char*>(data), static_cast<int64_t>(info[i].As<Napi::TypedArray>().ByteLength())};
 }
 
-// A tensor's elements, one behind the other, as its rows lie in memory.
+// A tensor's elements, one behind the other, as its rows lie in memory. Spare columns become NaN: whoever reads one gives himself away.
 std::vector<char> spread(const Tensor& tensor, const char* elements) {
   if (tensor.contiguous()) return {elements, elements + tensor.bytes()};
-  std::vector<char> rows(static_cast<size_t>(tensor.extent()));
+  std::vector<char> rows(static_cast<size_t>(tensor.extent()), static_cast<char>(0xff));
   const int64_t size = size_of(tensor.dtype), row = tensor.cols() * size;
   for (int64_t i = 0; i < tensor.rows(); ++i) memcpy(rows.data() + i * tensor.pitch * size, elements + i * row, static_cast<size_t>(row));
   return rows;

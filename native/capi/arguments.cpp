@@ -97,7 +97,7 @@ void Arguments::tensor(const char* name, Tensor& t, Kind kind, Is is) {
     return failure_.set("ERR_DTYPE", "%s: %s must be %s (found %s)", op_, name, wanted, name_of(t.dtype));
   }
   if (t.contiguous()) return;
-  if (context_.backend->border > 0 && kind == Kind::activation) return;  // its kernels know gaps
+  if (context_.backend->border > 0 && kind == Kind::activation && size_of(t.dtype) == 2) return;  // its kernels know gaps
   has_gaps_ = true;
   if (context_.backend->host_memory != 0) return;
   failure_.set("ERR_UNSUPPORTED", "%s: %s must have rows without gaps on this device (row_pitch %lld, %lld columns)", op_, name,

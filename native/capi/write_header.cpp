@@ -45,7 +45,8 @@ class Fields {
       case Kind::activation: return "act";
       case Kind::f32: return "f32";
       case Kind::i32: return "i32";
-      case Kind::frozen: return "f32, f16 or bf16";
+      case Kind::frozen:
+      case Kind::floating: return "f32, f16 or bf16";
       case Kind::any: return "any dtype";
     }
     return "";

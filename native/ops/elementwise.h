@@ -27,8 +27,8 @@ struct Cast {
 
   template <class V>
   LOWRANK_INLINE void visit(V&& v) {
-    v.out("y", y, Kind::frozen);
-    v.in("x", x, Kind::frozen);
+    v.out("y", y, Kind::floating);
+    v.in("x", x, Kind::floating);
   }
   LOWRANK_INLINE const char* misfit() const {
     return same_shape(y, x) ? nullptr : "y must have the shape of x";
@@ -42,7 +42,7 @@ struct Fill {
 
   template <class V>
   LOWRANK_INLINE void visit(V&& v) {
-    v.out("y", y, Kind::f32);
+    v.out("y", y, Kind::activation);
     v.value("value", value);
   }
   LOWRANK_INLINE const char* misfit() const { return nullptr; }

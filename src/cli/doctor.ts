@@ -61,18 +61,30 @@ function firstLine(file: string): string | null {
 }
 
 async function deviceFacts(): Promise<Findings> {
-  const cuda = probeDevices('cuda');
   const found: Findings = {};
   try {
     await using device = await openDevice('cpu');
-    const { name, kernels, threads } = device.info;
-    found['cpu'] = `${name}; kernels ${kernels} (${wider(kernels)}); ${threads} threads`;
+    const { name, kernels, threads, activations } = device.info;
+    found['cpu'] = `${name}; kernels ${kernels} (${wider(kernels)}); ${threads} threads; activations ${activations}`;
     found['self-test'] = await selfTest(device);
   } catch (error) {
     found['cpu'] = `can't be used: ${(error as Error).message}`;
   }
-  found['cuda'] = cuda.count > 0 ? `${cuda.count} device${cuda.count === 1 ? '' : 's'}${cuda.why === '' ? '' : `, not chosen by auto: ${cuda.why}`}` : `none: ${cuda.why}`;
+  found['cuda'] = await cudaFacts();
   return found;
+}
+
+async function cudaFacts(): Promise<string> {
+  const { count, why } = probeDevices('cuda');
+  if (count === 0) return `none: ${why}`;
+  const passedOver = why === '' ? '' : `; not chosen by auto: ${why}`;
+  try {
+    await using device = await openDevice('cuda');
+    const { name, kernels, activations } = device.info;
+    return `${count} device${count === 1 ? '' : 's'}: ${name}; kernels ${kernels}; activations ${activations}${passedOver}`;
+  } catch (error) {
+    return `${count} device${count === 1 ? '' : 's'}, but: ${(error as Error).message}`;
+  }
 }
 
 const isa: Readonly<Record<string, string>> = {

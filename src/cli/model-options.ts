@@ -1,5 +1,5 @@
 import { Option, type Command } from 'commander';
-import { type MatmulPrecision, matmulPrecisions } from '../device.ts';
+import { type ActivationDtype, activationDtypes, type MatmulPrecision, matmulPrecisions } from '../device.ts';
 
 /** Flags of every verb that runs a model. */
 export interface ModelFlags {
@@ -7,6 +7,7 @@ export interface ModelFlags {
   readonly adapter?: string;
   readonly device: string;
   readonly matmulPrecision?: MatmulPrecision;
+  readonly activations?: ActivationDtype;
   readonly weights?: 'f16' | 'bf16' | 'f32';
 }
 
@@ -16,5 +17,6 @@ export function addModelOptions(command: Command): Command {
     .option('--adapter <dir>', 'PEFT folder of an adapter to put on it')
     .option('--device <name>', 'cpu, cuda, cuda:N or auto', 'auto')
     .addOption(new Option('--matmul-precision <kind>', 'medium: frozen products in bf16 where the processor has it (default: highest)').choices(matmulPrecisions))
+    .addOption(new Option('--activations <dtype>', 'what activations are stored in (default: bf16 on cuda, f32 on cpu, which has nothing else)').choices(activationDtypes))
     .addOption(new Option('--weights <dtype>', 'dtype of the frozen weights (default: as stored)').choices(['f16', 'bf16', 'f32']));
 }

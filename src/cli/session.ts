@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { loadTokenizer, type Tokenizer } from '../data/tokenizer.ts';
-import { openDevice, type Device, type MatmulPrecision } from '../device.ts';
+import { type ActivationDtype, openDevice, type Device, type MatmulPrecision } from '../device.ts';
 import { LowrankError } from '../error.ts';
 import { loadModel } from '../models/load.ts';
 import type { Model } from '../models/model.ts';
@@ -10,6 +10,7 @@ export interface SessionOptions {
   readonly model: string;
   readonly device: string;
   readonly matmulPrecision?: MatmulPrecision | undefined;
+  readonly activations?: ActivationDtype | undefined;
   readonly weights?: 'f16' | 'bf16' | 'f32' | undefined;
 }
 
@@ -22,10 +23,10 @@ export interface Session {
 }
 
 /** Opens what most verbs need. @throws LowrankError */
-export async function openSession({ model: folder, device: name, matmulPrecision, weights }: SessionOptions): Promise<Session> {
+export async function openSession({ model: folder, device: name, matmulPrecision, activations, weights }: SessionOptions): Promise<Session> {
   if (!existsSync(folder)) throw new LowrankError('ERR_FILE', `${folder}: must be a Hugging Face model folder (not found)`);
   const tokenizer = await tokenizerOf(folder);
-  const device = await openDevice(name, matmulPrecision === undefined ? {} : { matmulPrecision });
+  const device = await openDevice(name, { ...(matmulPrecision === undefined ? {} : { matmulPrecision }), ...(activations === undefined ? {} : { activations }) });
   try {
     const model = await loadModel(folder, { device, ...(weights === undefined ? {} : { weights }) });
     return {

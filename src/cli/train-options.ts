@@ -1,5 +1,5 @@
 import { Option, type Command } from 'commander';
-import { type MatmulPrecision, matmulPrecisions } from '../device.ts';
+import { type ActivationDtype, activationDtypes, type MatmulPrecision, matmulPrecisions } from '../device.ts';
 import { scheduleKinds, type ScheduleKind } from '../optim/schedule.ts';
 import { betaPair, number, refuseTogether, requireFlags, targetList, UsageError, wholeNumber } from './usage.ts';
 
@@ -32,6 +32,7 @@ export interface TrainFlags {
   readonly seed: number;
   readonly device: string;
   readonly matmulPrecision?: MatmulPrecision;
+  readonly activations?: ActivationDtype;
   readonly weights?: 'f16' | 'bf16' | 'f32';
   readonly checkpointing: 'none' | 'blocks';
   readonly eval?: string;
@@ -83,6 +84,7 @@ export function addTrainOptions(command: Command): Command {
     .option('--device <name>', 'cpu, cuda, cuda:N or auto', 'auto')
     .addOption(choice('--weights <dtype>', 'dtype of the frozen weights (default: as stored)', ['f16', 'bf16', 'f32']))
     .addOption(choice('--matmul-precision <kind>', 'medium: frozen products in bf16 where the processor has it (default: highest)', matmulPrecisions))
+    .addOption(choice('--activations <dtype>', 'what activations are stored in (default: bf16 on cuda, f32 on cpu, which has nothing else)', activationDtypes))
     .addOption(choice('--checkpointing <kind>', 'blocks: hold less and compute more', ['none', 'blocks']).default('none'));
   command.optionsGroup('Watching and saving:');
   return command

@@ -115,7 +115,7 @@ function newCache({ device, facts, blocks, checkLength }: DecoderParts, capacity
   const shape = [capacity, facts.kvHeads * facts.headSize];
   const layers: KeyValueCache[] = [];
   scope(() => {
-    for (const _ of blocks) layers.push({ keys: device.empty(shape), values: device.empty(shape) });
+    for (const _ of blocks) layers.push({ keys: device.empty(shape, device.info.activations), values: device.empty(shape, device.info.activations) });
     for (const { keys, values } of layers) [keys, values].forEach(keep);
   });
   return {

@@ -10,11 +10,12 @@ export interface PositionEmbedding {
 }
 
 /**
- * y_t = table[ids_t] (+ position row). ids [T] i32, table [V, C] frozen, f32 or 16 bits; y [T, C]. The tables are frozen and
+ * y_t = table[ids_t] (+ position row). ids [T] i32, table [V, C] frozen, f32 or 16 bits; y [T, C] in the device's
+ * dtype for activations. The tables are frozen and
  * ids have no gradient, so nothing is recorded. An id outside the table is ERR_RANGE at the next fence.
  */
 export function embedding(ids: Tensor, table: Tensor, position: PositionEmbedding | null = null): Tensor {
-  const y = ids.device.empty([ids.size, table.cols]);
+  const y = ids.device.activation([ids.size, table.cols]);
   launch('embedding', y, ids, table, position?.positions ?? null, position?.table ?? null);
   return y;
 }

@@ -1,5 +1,5 @@
 import { expect } from 'vitest';
-import type { Device, Weight, WeightOrder } from '../../src/device.ts';
+import type { ActivationDtype, Device, Weight, WeightOrder } from '../../src/device.ts';
 import type { DType, Shape, Tensor } from '../../src/tensor.ts';
 import { normals } from '../reference/finite-difference.ts';
 import { bf16Bits, bf16Value, f16Bits, f16Value } from '../reference/half.ts';
@@ -7,6 +7,7 @@ import type { Numbers } from '../reference/numbers.ts';
 
 /** Elements of guard on each side of an operand, and what they hold: a NaN with a payload nobody computes. */
 const guardElements = 32;
+const guardRows = 2; // of an activation whose rows have spare columns; those are guards too: they hold NaN
 const guardWord = 0x7fc0dead;
 
 /** An operand on the device, its guards, and what it must still hold after the op when it was only read. */
@@ -21,6 +22,14 @@ interface Operand {
 /** How far an operand's first element is from an aligned address, in elements: none of these is a multiple of a vector. */
 export type Misalign = 0 | 1 | 3;
 
+/** How a bench puts operands into memory. */
+export interface Placement {
+  readonly misalign: Misalign;
+  readonly seed: number;
+  /** `any rows`: where operands are misaligned, activations of 16 bits have no spare columns. */
+  readonly layout: 'any rows' | 'bordered';
+}
+
 /**
  * Puts operands on a device the way the parity harness wants them: between guards, misaligned on demand, outputs full of NaN. Knows
  * afterwards whether a kernel wrote where it must not.
@@ -28,19 +37,45 @@ export type Misalign = 0 | 1 | 3;
 export class Bench {
   readonly device: Device;
   readonly #misalign: Misalign;
+  readonly #layout: Placement['layout'];
   readonly #operands: Operand[] = [];
   readonly #weights: Weight[] = [];
   readonly #views: Tensor[] = [];
   #seed: number;
 
-  constructor(device: Device, misalign: Misalign, seed: number) {
+  constructor(device: Device, { misalign, seed, layout }: Placement) {
     this.device = device;
     this.#misalign = misalign;
+    this.#layout = layout;
     this.#seed = seed;
+  }
+  /** What activations are stored in here. */
+  get activations(): ActivationDtype {
+    return this.device.info.activations;
   }
   /** `count` normal numbers times `scale`, as the dtype holds them. */
   random(count: number, { scale = 1, dtype = 'f32' as DType } = {}): Float64Array {
     return normals(count, this.#seed++).map((x) => roundTo(x * scale, dtype));
+  }
+  /** As {@link random}, as an activation holds them. */
+  randomActivation(count: number, { scale = 1 } = {}): Float64Array {
+    return this.random(count, { scale, dtype: this.activations });
+  }
+  /** The numbers as an activation holds them. */
+  rounded(values: Float64Array): Float64Array {
+    return values.map((value) => roundTo(value, this.activations));
+  }
+  /** An activation that is only read. */
+  activation(values: Numbers, shape: Shape): Tensor {
+    return this.#placeActivation(values, shape, 'read');
+  }
+  /** An activation that is read and written. */
+  activationInout(values: Numbers, shape: Shape): Tensor {
+    return this.#placeActivation(values, shape, 'written');
+  }
+  /** An activation that is written: full of NaN before. */
+  activationOutput(shape: Shape): Tensor {
+    return this.activationInout(new Float64Array(sizeOf(shape)).fill(NaN), shape);
   }
   /** An operand that is only read. */
   input(values: Numbers, shape: Shape, dtype: DType = 'f32'): Tensor {
@@ -55,8 +90,7 @@ export class Bench {
   }
   /** An operand that is written: full of NaN before. */
   output(shape: Shape, dtype: DType = 'f32'): Tensor {
-    const count = shape.reduce((n, dim) => n * dim, 1);
-    return this.inout(new Float64Array(count).fill(NaN), shape, dtype);
+    return this.inout(new Float64Array(sizeOf(shape)).fill(NaN), shape, dtype);
   }
   /** A frozen weight of parts [N_i, K], stored in `order`. */
   weight(parts: readonly { readonly values: Numbers; readonly out: number }[], k: number, dtype: DType, order: WeightOrder = 'out_in'): Weight {
@@ -67,15 +101,25 @@ export class Bench {
     return weight;
   }
   #place(bytes: Uint8Array, shape: Shape, dtype: DType, role: Operand['role']): Tensor {
-    const size = { f32: 4, f16: 2, bf16: 2, i32: 4, u8: 1 }[dtype];
     const offset = guardElements + this.#misalign;
-    const count = bytes.length / size;
-    const total = offset + count + guardElements;
-    const whole = this.device.empty([total], dtype);
-    const before = guards(total * size);
-    before.set(bytes, offset * size);
+    const whole = this.device.empty([offset + sizeOf(shape) + guardElements], dtype);
+    return this.#fill(whole, { bytes, shape, offset, role });
+  }
+  #placeActivation(values: Numbers, shape: Shape, role: Operand['role']): Tensor {
+    const bytes = encode(values, this.activations);
+    const bordered = this.#misalign === 0 || this.#layout === 'bordered';
+    if (this.activations === 'f32' || !bordered || shape.length < 2 || values.length === 0) return this.#place(bytes, shape, this.activations, role);
+    const cols = shape[shape.length - 1] as number;
+    const whole = this.device.activation([values.length / cols + 2 * guardRows, cols]);
+    return this.#fill(whole, { bytes, shape, offset: guardRows * cols, role });
+  }
+  /** Puts `bytes` at element `offset` of `whole`, guards around them, and returns a view of them. */
+  #fill(whole: Tensor, { bytes, shape, offset, role }: { bytes: Uint8Array; shape: Shape; offset: number; role: Operand['role'] }): Tensor {
+    const begin = (offset * whole.byteLength) / whole.size;
+    const before = guards(whole.byteLength);
+    before.set(bytes, begin);
     whole.upload(before);
-    this.#operands.push({ whole, before, begin: offset * size, end: offset * size + bytes.length, role });
+    this.#operands.push({ whole, before, begin, end: begin + bytes.length, role });
     const view = whole.view(shape, offset);
     this.#views.push(view);
     return view;
@@ -101,6 +145,8 @@ export function roundTo(x: number, dtype: DType): number {
   if (dtype === 'bf16') return bf16Value(bf16Bits(x));
   return dtype === 'f32' ? Math.fround(x) : Math.trunc(x);
 }
+
+const sizeOf = (shape: Shape): number => shape.reduce((n, dim) => n * dim, 1);
 
 function encode(values: Numbers, dtype: DType): Uint8Array {
   if (dtype === 'f32') return new Uint8Array(Float32Array.from(values).buffer);

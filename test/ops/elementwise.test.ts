@@ -20,24 +20,37 @@ parity('copy', {
   },
 });
 
+parity('copy of an activation', {
+  halves: 'any rows',
+  cases: shapes.map((shape) => ({ shape })),
+  run(bench, { shape }) {
+    const x = bench.randomActivation(countOf(shape), { scale: 1000 });
+    const y = bench.activationOutput(shape);
+    launch('copy', y, bench.activation(x, shape));
+    return [{ name: 'y', got: y, want: x, within: exact }];
+  },
+});
+
 parity('add', {
+  halves: 'any rows',
   cases: shapes.flatMap((shape) => (['apart', 'y is a', 'y is b'] as const).map((alias) => ({ shape, alias }))),
   run(bench, { shape, alias }) {
-    const [a, b] = [bench.random(countOf(shape)), bench.random(countOf(shape))];
-    const left = alias === 'y is a' ? bench.inout(a, shape) : bench.input(a, shape);
-    const right = alias === 'y is b' ? bench.inout(b, shape) : bench.input(b, shape);
-    const y = alias === 'apart' ? bench.output(shape) : alias === 'y is a' ? left : right;
+    const [a, b] = [bench.randomActivation(countOf(shape)), bench.randomActivation(countOf(shape))];
+    const left = alias === 'y is a' ? bench.activationInout(a, shape) : bench.activation(a, shape);
+    const right = alias === 'y is b' ? bench.activationInout(b, shape) : bench.activation(b, shape);
+    const y = alias === 'apart' ? bench.activationOutput(shape) : alias === 'y is a' ? left : right;
     launch('add', y, left, right);
-    return [{ name: 'y', got: y, want: a.map((v, i) => Math.fround(v + (b[i] as number))), within: exact }];
+    return [{ name: 'y', got: y, want: bench.rounded(a.map((v, i) => Math.fround(v + (b[i] as number)))), within: exact }];
   },
 });
 
 parity('fill', {
+  halves: 'any rows',
   cases: shapes.flatMap((shape) => [0, -0.1, Infinity].map((value) => ({ shape, value }))),
   run(bench, { shape, value }) {
-    const y = bench.output(shape);
+    const y = bench.activationOutput(shape);
     launch('fill', y, value);
-    return [{ name: 'y', got: y, want: new Float64Array(countOf(shape)).fill(Math.fround(value)), within: exact }];
+    return [{ name: 'y', got: y, want: bench.rounded(new Float64Array(countOf(shape)).fill(value)), within: exact }];
   },
 });
 
@@ -50,6 +63,28 @@ parity('cast', {
     const y = bench.output([count], to);
     launch('cast', y, bench.input(x, [count], from));
     return [{ name: 'y', got: y, want: x.map((v) => roundTo(v, to)), within: exact }];
+  },
+});
+
+parity('cast to an activation', {
+  halves: 'any rows',
+  cases: [...shapes, [4, 40]].map((shape) => ({ shape })),
+  run(bench, { shape }) {
+    const x = bench.random(countOf(shape));
+    const y = bench.activationOutput(shape);
+    launch('cast', y, bench.input(x, shape));
+    return [{ name: 'y', got: y, want: bench.rounded(x), within: exact }];
+  },
+});
+
+parity('cast of an activation', {
+  halves: 'any rows',
+  cases: [...shapes, [4, 40]].map((shape) => ({ shape })),
+  run(bench, { shape }) {
+    const x = bench.randomActivation(countOf(shape));
+    const y = bench.output(shape);
+    launch('cast', y, bench.activation(x, shape));
+    return [{ name: 'y', got: y, want: x, within: exact }];
   },
 });
 

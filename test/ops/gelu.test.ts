@@ -11,23 +11,25 @@ const cases = shapes.flatMap((shape) => [1, 8].flatMap((scale) => kinds.map((kin
 
 parity('gelu', {
   cases,
+  halves: 'any rows',
   run(bench, { shape, scale, kind }) {
     const count = shape.reduce((n: number, dim) => n * dim, 1);
-    const x = bench.random(count, { scale });
-    const y = bench.output(shape);
-    launch('gelu', y, bench.input(x, shape), kinds.indexOf(kind));
+    const x = bench.randomActivation(count, { scale });
+    const y = bench.activationOutput(shape);
+    launch('gelu', y, bench.activation(x, shape), kinds.indexOf(kind));
     return [{ name: 'y', got: y, want: gelu({ x, kind }), within: bound(1, x.map((z) => z * step(z)), 16) }];
   },
 });
 
 parity('gelu_grad', {
+  halves: 'any rows',
   cases: cases.flatMap((testCase) => (['apart', 'dx is x', 'dx is dy'] as const).map((alias) => ({ ...testCase, alias }))),
   run(bench, { shape, scale, kind, alias }) {
     const count = shape.reduce((n: number, dim) => n * dim, 1);
-    const [x, dy] = [bench.random(count, { scale }), bench.random(count)];
-    const stored = alias === 'dx is x' ? bench.inout(x, shape) : bench.input(x, shape);
-    const arrived = alias === 'dx is dy' ? bench.inout(dy, shape) : bench.input(dy, shape);
-    const dx = alias === 'apart' ? bench.output(shape) : alias === 'dx is x' ? stored : arrived;
+    const [x, dy] = [bench.randomActivation(count, { scale }), bench.randomActivation(count)];
+    const stored = alias === 'dx is x' ? bench.activationInout(x, shape) : bench.activation(x, shape);
+    const arrived = alias === 'dx is dy' ? bench.activationInout(dy, shape) : bench.activation(dy, shape);
+    const dx = alias === 'apart' ? bench.activationOutput(shape) : alias === 'dx is x' ? stored : arrived;
     launch('gelu_grad', dx, arrived, stored, kinds.indexOf(kind));
     const magnitude = x.map((z, i) => (dy[i] as number) * step(z) * (1 + z * z));
     return [{ name: 'dx', got: dx, want: geluGrad({ dy, x, kind }), within: bound(1, magnitude, 16) }];

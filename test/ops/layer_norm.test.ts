@@ -8,11 +8,12 @@ const cases = sizes.flatMap(([N, C]) => [0, 100].map((offset) => ({ N, C, eps: 1
 
 parity('layer_norm', {
   cases,
+  halves: 'any rows',
   run(bench, { N, C, eps, offset }) {
-    const x = bench.random(N * C).map((v) => Math.fround(v + offset));
+    const x = bench.rounded(bench.random(N * C).map((v) => v + offset));
     const [w, b] = [bench.random(C), bench.random(C)];
-    const [y, mean, r] = [bench.output([N, C]), bench.output([N]), bench.output([N])];
-    launch('layer_norm', y, mean, r, bench.input(x, [N, C]), bench.input(w, [C]), bench.input(b, [C]), eps);
+    const [y, mean, r] = [bench.activationOutput([N, C]), bench.output([N]), bench.output([N])];
+    launch('layer_norm', y, mean, r, bench.activation(x, [N, C]), bench.input(w, [C]), bench.input(b, [C]), eps);
     const want = layerNorm({ x, w, b, N, C, eps: Math.fround(eps) });
     // The mean is off by roundings of the largest |x|; centred, scaled and weighed, that is what y is off by.
     const sizes = largest(x, N, C);
@@ -42,15 +43,16 @@ parity('layer_norm of a constant row', {
 });
 
 parity('layer_norm_grad', {
+  halves: 'any rows',
   cases: cases.flatMap((testCase) => (['none', 'given', 'is dx'] as const).map((carry) => ({ ...testCase, carry }))),
   run(bench, { N, C, eps, offset, carry }) {
-    const x = bench.random(N * C).map((v) => Math.fround(v + offset));
-    const [w, b, dy, carried] = [bench.random(C), bench.random(C), bench.random(N * C), bench.random(N * C)];
+    const x = bench.rounded(bench.random(N * C).map((v) => v + offset));
+    const [w, b, dy, carried] = [bench.random(C), bench.random(C), bench.randomActivation(N * C), bench.randomActivation(N * C)];
     const kept = layerNorm({ x, w, b, N, C, eps });
-    const dx = carry === 'is dx' ? bench.inout(carried, [N, C]) : bench.output([N, C]);
-    const given = carry === 'none' ? null : carry === 'is dx' ? dx : bench.input(carried, [N, C]);
+    const dx = carry === 'is dx' ? bench.activationInout(carried, [N, C]) : bench.activationOutput([N, C]);
+    const given = carry === 'none' ? null : carry === 'is dx' ? dx : bench.activation(carried, [N, C]);
     const [mean, r] = [bench.input(kept.mu, [N]), bench.input(kept.r, [N])];
-    launch('layer_norm_grad', dx, bench.input(dy, [N, C]), bench.input(x, [N, C]), bench.input(w, [C]), mean, r, given);
+    launch('layer_norm_grad', dx, bench.activation(dy, [N, C]), bench.activation(x, [N, C]), bench.input(w, [C]), mean, r, given);
     const own = layerNormGrad({ dy, x, w, b, N, C, eps });
     const want = carry === 'none' ? own : own.map((v, i) => v + (carried[i] as number));
     return [{ name: 'dx', got: dx, want, within: bound(C, magnitudes({ dy, x, w, ...kept, N, C, carried })) }];

@@ -8,11 +8,12 @@ const cases = sizes.map(([T, H, G, D]) => ({ T, H, G, D, eps: 1e-6 }));
 
 parity('qk_norm', {
   cases,
+  halves: 'any rows',
   run(bench, { T, H, G, D, eps }) {
     const cols = (H + 2 * G) * D;
-    const [x, wq, wk] = [bench.random(T * cols), bench.random(D), bench.random(D)];
-    const [y, r] = [bench.output([T, cols]), bench.output([T, H + G])];
-    launch('qk_norm', y, r, bench.input(x, [T, cols]), bench.input(wq, [D]), bench.input(wk, [D]), H, G, eps);
+    const [x, wq, wk] = [bench.randomActivation(T * cols), bench.random(D), bench.random(D)];
+    const [y, r] = [bench.activationOutput([T, cols]), bench.output([T, H + G])];
+    launch('qk_norm', y, r, bench.activation(x, [T, cols]), bench.input(wq, [D]), bench.input(wk, [D]), H, G, eps);
     const want = qkNorm({ x, wq, wk, T, H, G, D, eps: Math.fround(eps) });
     const normed = bound(D, want.y);
     return [
@@ -24,12 +25,13 @@ parity('qk_norm', {
 
 parity('qk_norm_grad', {
   cases,
+  halves: 'any rows',
   run(bench, { T, H, G, D, eps }) {
     const cols = (H + 2 * G) * D;
-    const [x, dy, wq, wk] = [bench.random(T * cols), bench.random(T * cols), bench.random(D), bench.random(D)];
+    const [x, dy, wq, wk] = [bench.randomActivation(T * cols), bench.randomActivation(T * cols), bench.random(D), bench.random(D)];
     const { r } = qkNorm({ x, wq, wk, T, H, G, D, eps });
-    const dx = bench.output([T, cols]);
-    const operands = [bench.input(dy, [T, cols]), bench.input(x, [T, cols]), bench.input(wq, [D]), bench.input(wk, [D]), bench.input(r, [T, H + G])];
+    const dx = bench.activationOutput([T, cols]);
+    const operands = [bench.activation(dy, [T, cols]), bench.activation(x, [T, cols]), bench.input(wq, [D]), bench.input(wk, [D]), bench.input(r, [T, H + G])];
     launch('qk_norm_grad', dx, ...operands, H, G);
     const want = qkNormGrad({ dy, x, wq, wk, T, H, G, D, eps });
     // With every sign made positive but that of the second term, which then adds up: |g| r + |x| r^3 mean|g x|.

@@ -8,10 +8,11 @@ const cases = sizes.map(([N, C]) => ({ N, C, eps: 1e-5 }));
 
 parity('rms_norm', {
   cases,
+  halves: 'any rows',
   run(bench, { N, C, eps }) {
-    const [x, w] = [bench.random(N * C), bench.random(C)];
-    const [y, r] = [bench.output([N, C]), bench.output([N])];
-    launch('rms_norm', y, r, bench.input(x, [N, C]), bench.input(w, [C]), eps);
+    const [x, w] = [bench.randomActivation(N * C), bench.random(C)];
+    const [y, r] = [bench.activationOutput([N, C]), bench.output([N])];
+    launch('rms_norm', y, r, bench.activation(x, [N, C]), bench.input(w, [C]), eps);
     const want = rmsNorm({ x, w, N, C, eps: Math.fround(eps) });
     return [
       { name: 'y', got: y, want: want.y, within: bound(C, want.y) },
@@ -35,13 +36,14 @@ parity('rms_norm of zeros', {
 });
 
 parity('rms_norm_grad', {
+  halves: 'any rows',
   cases: cases.flatMap((testCase) => [{ ...testCase, carry: 'none' }, { ...testCase, carry: 'given' }, { ...testCase, carry: 'is dx' }] as const),
   run(bench, { N, C, eps, carry }) {
-    const [x, w, dy, carried] = [bench.random(N * C), bench.random(C), bench.random(N * C), bench.random(N * C)];
+    const [x, w, dy, carried] = [bench.randomActivation(N * C), bench.random(C), bench.randomActivation(N * C), bench.randomActivation(N * C)];
     const r = rmsNorm({ x, w, N, C, eps }).r.map(Math.fround);
-    const dx = carry === 'is dx' ? bench.inout(carried, [N, C]) : bench.output([N, C]);
-    const given = carry === 'none' ? null : carry === 'is dx' ? dx : bench.input(carried, [N, C]);
-    launch('rms_norm_grad', dx, bench.input(dy, [N, C]), bench.input(x, [N, C]), bench.input(w, [C]), bench.input(r, [N]), given);
+    const dx = carry === 'is dx' ? bench.activationInout(carried, [N, C]) : bench.activationOutput([N, C]);
+    const given = carry === 'none' ? null : carry === 'is dx' ? dx : bench.activation(carried, [N, C]);
+    launch('rms_norm_grad', dx, bench.activation(dy, [N, C]), bench.activation(x, [N, C]), bench.input(w, [C]), bench.input(r, [N]), given);
     const own = rmsNormGrad({ dy, x, w, N, C, eps });
     const want = carry === 'none' ? own : own.map((v, i) => v + (carried[i] as number));
     return [{ name: 'dx', got: dx, want, within: bound(C, magnitudes({ dy, x, w, r, N, C, carried })) }];

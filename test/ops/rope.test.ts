@@ -13,12 +13,13 @@ const cases = sizes.flatMap(([T, H, G, D, E]) => [1, -1].map((direction) => ({ T
 
 parity('rope_inplace', {
   cases,
+  halves: 'any rows',
   run(bench, { T, H, G, D, E, direction }) {
     const cols = (H + 2 * G) * D;
-    const x = bench.random(T * cols);
+    const x = bench.randomActivation(T * cols);
     const positions = positionsOf(bench, T);
     const table = (E === 0 ? new Float64Array() : ropeTable({ P: rows, D: E, theta: 100 })).map(Math.fround);
-    const turned = bench.inout(x, [T, cols]);
+    const turned = bench.activationInout(x, [T, cols]);
     launch('rope_inplace', turned, bench.ints(positions), bench.input(table, [rows, E]), H, G, direction);
     const want = partial({ x, positions, table, T, H, G, D, E, direction });
     // Two products and a sum: at most |a| + |b| is rounded, and |a| + |b| <= 2 max|x|.

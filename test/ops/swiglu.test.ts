@@ -8,10 +8,11 @@ const cases = sizes.flatMap(([T, F]) => [1, 60].map((scale) => ({ T, F, scale })
 
 parity('swiglu', {
   cases,
+  halves: 'any rows',
   run(bench, { T, F, scale }) {
-    const x = bench.random(T * 2 * F, { scale });
-    const y = bench.output([T, F]);
-    launch('swiglu', y, bench.input(x, [T, 2 * F]));
+    const x = bench.randomActivation(T * 2 * F, { scale });
+    const y = bench.activationOutput([T, F]);
+    launch('swiglu', y, bench.activation(x, [T, 2 * F]));
     const want = swiglu({ x, T, F });
     const within = bound(1, want);
     // Below a gate of -87 the sigmoid is a flushed denormal: the result is 0 where it may be gate * up * 2^-126.
@@ -20,12 +21,13 @@ parity('swiglu', {
 });
 
 parity('swiglu_grad', {
+  halves: 'any rows',
   cases: cases.flatMap((testCase) => (['apart', 'dx is x'] as const).map((alias) => ({ ...testCase, alias }))),
   run(bench, { T, F, scale, alias }) {
-    const [x, dy] = [bench.random(T * 2 * F, { scale }), bench.random(T * F)];
-    const stored = alias === 'dx is x' ? bench.inout(x, [T, 2 * F]) : bench.input(x, [T, 2 * F]);
-    const dx = alias === 'dx is x' ? stored : bench.output([T, 2 * F]);
-    launch('swiglu_grad', dx, bench.input(dy, [T, F]), stored);
+    const [x, dy] = [bench.randomActivation(T * 2 * F, { scale }), bench.randomActivation(T * F)];
+    const stored = alias === 'dx is x' ? bench.activationInout(x, [T, 2 * F]) : bench.activation(x, [T, 2 * F]);
+    const dx = alias === 'dx is x' ? stored : bench.activationOutput([T, 2 * F]);
+    launch('swiglu_grad', dx, bench.activation(dy, [T, F]), stored);
     const want = swigluGrad({ dy, x, T, F });
     return [{ name: 'dx', got: dx, want, within: bound(1, magnitudes({ dy, x, T, F })) }];
   },

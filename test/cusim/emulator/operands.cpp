@@ -18,6 +18,7 @@ void forget(const Operand& output, const std::vector<Operand>& operands) {
   if (!checked() || output.bytes == 0 || !space.contains(output.data)) return;
   uint8_t* written = space.written + space.offset(output.data);
   for (size_t i = 0; i < output.bytes; ++i) {
+    if (!output.holds(static_cast<const char*>(output.data) + i, 1)) continue;
     bool input = false;
     for (const Operand& other : operands) input |= other.role != Role::write && other.holds(static_cast<const char*>(output.data) + i, 1);
     if (!input) written[i] = 0;

@@ -13,11 +13,13 @@ struct Operand {
   size_t bytes;
   Role role;
   const char* name;
+  size_t row = 0, pitch = 0;  // bytes; pitch > row: rows of this length, so far apart, and what lies between is not the operand's
 
   bool holds(const void* p, size_t n) const {
     const auto* at = static_cast<const char*>(p);
     const auto* begin = static_cast<const char*>(data);
-    return at >= begin && at + n <= begin + bytes;
+    if (at < begin || at + n > begin + bytes) return false;
+    return pitch <= row || static_cast<size_t>(at - begin) % pitch + n <= row;
   }
 };
 
