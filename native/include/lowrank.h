@@ -170,7 +170,7 @@ LOWRANK_API lowrank_status lowrank_cast(lowrank_context* context, const lowrank_
 /* fill
  * y = value in every element. */
 typedef struct lowrank_fill_args {
-  lowrank_tensor y;  /* out, f32: any shape */
+  lowrank_tensor y;  /* out, act: any shape */
   float value;
 } lowrank_fill_args;
 LOWRANK_API lowrank_status lowrank_fill(lowrank_context* context, const lowrank_fill_args* args);
