@@ -1,0 +1,98 @@
+import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { createInterface } from 'node:readline';
+import { pathToFileURL } from 'node:url';
+import { promisify } from 'node:util';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { compileC, hasLibrary, hasProgram, root, run } from './capi/native.ts';
+import { goldenPath } from './golden/read.ts';
+
+interface Training {
+  readonly losses: readonly number[];
+  readonly gradNorms: readonly number[];
+}
+
+interface Goldens {
+  readonly layer: Training;
+  readonly mlp: Training;
+  readonly serve: { readonly base: string; readonly adapters: Readonly<Record<string, string>>; readonly prompts: readonly number[][]; readonly tokens: Readonly<Record<string, readonly number[][]>> };
+}
+
+/** By PEFT; see test/golden/embed.py, which holds f32 to within 1e-6 of f64. */
+const goldens = JSON.parse(readFileSync(goldenPath('embed.json'), 'utf8')) as Goldens;
+
+/** "loss norm" a line. */
+function expectSteps(output: string, { losses, gradNorms }: Training): void {
+  const steps = output.trim().split('\n').map((line) => line.split(' ').map(Number));
+  expect(steps.length).toBe(losses.length);
+  const furthest = (column: number, wanted: readonly number[]): number => Math.max(...wanted.map((value, i) => Math.abs(value - (steps[i]?.[column] ?? NaN))));
+  expect({ loss: furthest(0, losses), gradNorm: furthest(1, gradNorms) }).toEqual({ loss: expect.closeTo(0, 5), gradNorm: expect.closeTo(0, 5) });
+}
+
+const tsx = ['--import', pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href];
+
+describe.skipIf(!hasLibrary)('examples/embed-c', () => {
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(path.join(tmpdir(), 'lowrank-embed-'));
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+  it("comes to PEFT's losses and gradient norms, under ASan and UBSan", () => {
+    expectSteps(run(compileC('examples/embed-c/train.c', path.join(folder, 'train'), 'sanitized'), []), goldens.layer);
+  });
+
+  it.skipIf(!hasProgram('valgrind'))('valgrind has nothing to say', () => {
+    const program = compileC('examples/embed-c/train.c', path.join(folder, 'under-valgrind'));
+    expectSteps(run('valgrind', ['-q', '--error-exitcode=1', '--leak-check=full', '--show-leak-kinds=all', program]), goldens.layer);
+  });
+});
+
+describe('examples/embed-typescript', () => {
+  it("comes to PEFT's losses and gradient norms", async () => {
+    const { stdout } = await promisify(execFile)(process.execPath, [...tsx, 'examples/embed-typescript/train.ts'], { cwd: root });
+    expectSteps(stdout, goldens.mlp);
+  });
+});
+
+describe('examples/serve-adapters', () => {
+  const { base, adapters, prompts, tokens } = goldens.serve;
+  let server: ChildProcess;
+  let address: string;
+  beforeAll(async () => {
+    const named = Object.entries(adapters).map(([name, folder]) => `${name}=${goldenPath('families', folder)}`);
+    server = spawn(process.execPath, [...tsx, 'examples/serve-adapters/server.ts', goldenPath('families', base), ...named], { cwd: root, env: { ...process.env, PORT: '0' }, stdio: ['ignore', 'pipe', 'inherit'] });
+    for await (const line of createInterface({ input: server.stdout as NodeJS.ReadableStream })) {
+      address = line;
+      break;
+    }
+  });
+  afterAll(() => server.kill());
+
+  async function ask(body: unknown): Promise<{ status: number; lines: readonly { id?: number; error?: string }[] }> {
+    const response = await fetch(address, { method: 'POST', body: JSON.stringify(body) });
+    const text = await response.text();
+    return { status: response.status, lines: text.trim().split('\n').map((line) => JSON.parse(line) as { id?: number; error?: string }) };
+  }
+
+  it("requests side by side, each under its own adapter, give PEFT's tokens", async () => {
+    const asked = Object.keys(tokens).flatMap((name) => prompts.map((prompt, i) => ({ name, prompt, wanted: tokens[name]?.[i] })));
+    const answers = await Promise.all(asked.map(({ name, prompt }) => ask({ adapter: name === '' ? null : name, prompt, maxTokens: 8 })));
+    expect(answers.map(({ lines }) => lines.map(({ id }) => id))).toEqual(asked.map(({ wanted }) => wanted));
+    expect(new Set(asked.map(({ wanted }) => JSON.stringify(wanted))).size, 'adapters differ').toBe(asked.length);
+  });
+
+  it.each([
+    [{ adapter: 'nobody', prompt: [1] }, /nobody is none; there are: all, patterns/],
+    [{ adapter: 'all' }, /`prompt` must be/],
+    [{ adapter: 'all', prompt: [96] }, /96/],
+  ])('a request that is wrong is told why, and the next one is served: %j', async (body, why) => {
+    const { status, lines } = await ask(body);
+    expect(status).toBeGreaterThanOrEqual(400);
+    expect(lines[0]?.error).toMatch(why);
+    expect((await ask({ adapter: null, prompt: prompts[0], maxTokens: 2 })).lines.map(({ id }) => id)).toEqual(tokens['']?.[0]?.slice(0, 2));
+  });
+});
