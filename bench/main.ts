@@ -2,6 +2,7 @@
 import { type Device, openDevice } from '../src/device.ts';
 import { adapterSwitch } from './adapter-switch.ts';
 import type { Bench, BenchContext } from './bench.ts';
+import { boundary } from './boundary.ts';
 import { decode } from './decode.ts';
 import { large } from './large.ts';
 import { loraLinear } from './lora-linear.ts';
@@ -25,6 +26,7 @@ const benches: Readonly<Record<string, Bench>> = {
   optimizer,
   'rms-norm': rmsNorm,
   'adapter-switch': adapterSwitch,
+  boundary,
   memory,
   large,
   profile,
