@@ -40,6 +40,7 @@ struct GateInput {
   const float* losses;       // [count]
   int64_t count;
   float clip;
+  double unscale;
   Queue::Reports reports;  // any of them: the step is wrong, and shall not run
 };
 
@@ -51,9 +52,9 @@ __global__ void __launch_bounds__(kThreads) pass_gate(GateInput gate, Passed* pa
   faults = block_sum(faults, reinterpret_cast<int*>(shared));
   if (threadIdx.x != 0) return;
   const double squares = static_cast<double>(*gate.sum_squares);
-  const double ratio = gate.clip == 0.0f ? 1.0 : static_cast<double>(gate.clip) / (sqrt(squares) + 1e-6);
+  const double ratio = gate.clip == 0.0f ? 1.0 : static_cast<double>(gate.clip) / (sqrt(squares) * gate.unscale + 1e-6);
   const bool open = faults == 0 && isfinite(squares);
-  *passed = {open ? 1 : 0, ratio < 1.0 ? static_cast<float>(ratio) : 1.0f};
+  *passed = {open ? 1 : 0, static_cast<float>((ratio < 1.0 ? ratio : 1.0) * gate.unscale)};
 }
 
 // nullptr: the op has failed.
@@ -62,7 +63,7 @@ const Passed* pass(const Gate& gate, Queue& queue) {
   if (passed == nullptr) return nullptr;
   const Queue::Reports reports = queue.reports();
   declare_reports(reports.data, reports.count * static_cast<int64_t>(sizeof(Report)));
-  const GateInput input{gate.sum_squares.f32(), gate.losses.f32(), gate.losses.count(), gate.clip, reports};
+  const GateInput input{gate.sum_squares.f32(), gate.losses.f32(), gate.losses.count(), gate.clip, gate.unscale(), reports};
   GPU_LAUNCH(pass_gate, 1, kThreads, kWarpSums * sizeof(int), queue.stream(), input, passed);
   return passed;
 }

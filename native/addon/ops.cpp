@@ -1,6 +1,7 @@
 // Every line of list.def as a function: decode, check, enqueue.
 #include <condition_variable>
 #include <mutex>
+#include <vector>
 
 #include "../ops/all.h"
 #include "../ops/visitors.h"
@@ -21,10 +22,16 @@ void run(Device& device, Op id, const char* name, Contract& op, bool check_nan, 
     op.visit(shapes);
     trace.op(name, shapes.text().c_str(), begin, end);
   }
-  if (!check_nan || failure.happened() || device.backend().host_memory == 0) return;
-  FindNonFinite search;
+  if (!check_nan || failure.happened()) return;
+  std::vector<char> copy;
+  FindNonFinite search([&](const Tensor& t) -> const void* {
+    if (device.backend().host_memory != 0) return t.data;
+    copy.resize(static_cast<size_t>(((t.rows() - 1) * t.pitch + t.cols()) * size_of(t.dtype)));
+    device.backend().download(device.state(), copy.data(), t.data, static_cast<int64_t>(copy.size()), &failure);
+    return failure.happened() ? nullptr : copy.data();
+  });
   op.visit(search);
-  if (search.name() == nullptr) return;
+  if (search.name() == nullptr || failure.happened()) return;
   failure.set("ERR_NONFINITE", "%s: %s is not finite at element %lld (LOWRANK_CHECK=nan)", name, search.name(),
               static_cast<long long>(search.element()));
 }

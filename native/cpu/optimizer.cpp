@@ -35,9 +35,9 @@ Passed pass(const Gate& gate) {
   if (!__builtin_isfinite(squares)) return {false, 0.0f};
   for (int64_t i = 0; i < gate.losses.count(); ++i)
     if (!__builtin_isfinite(gate.losses.f32()[i])) return {false, 0.0f};
-  if (gate.clip == 0.0f) return {true, 1.0f};
-  const double ratio = static_cast<double>(gate.clip) / (sqrt(squares) + 1e-6);
-  return {true, ratio < 1.0 ? static_cast<float>(ratio) : 1.0f};
+  const double unscale = gate.unscale();
+  const double ratio = gate.clip == 0.0f ? 1.0 : static_cast<double>(gate.clip) / (sqrt(squares) * unscale + 1e-6);
+  return {true, static_cast<float>((ratio < 1.0 ? ratio : 1.0) * unscale)};
 }
 
 // 1 - beta. A beta is a short decimal; its f32 is off by up to 3e-8, which is 1.3e-5 of 1 - 0.999. So the decimal is restored first.

@@ -36,7 +36,7 @@
 #define LOWRANK_VERSION "0.1.0"
 
 /* Changes with any struct below. lowrank_open refuses a caller that was compiled against another header. */
-#define LOWRANK_ABI 0x0217b311u
+#define LOWRANK_ABI 0xcdcac40bu
 
 #ifdef __cplusplus
 extern "C" {
@@ -494,6 +494,7 @@ typedef struct lowrank_adamw_args {
   lowrank_tensor sum_squares;  /* in, f32: [1], of the whole gradient */
   lowrank_tensor losses;       /* in, f32: [micro-batches] */
   float clip;
+  float loss_scale;
   float lr;
   float beta1;
   float beta2;
@@ -514,6 +515,7 @@ typedef struct lowrank_sgd_args {
   lowrank_tensor sum_squares;  /* in, f32: [1], of the whole gradient */
   lowrank_tensor losses;       /* in, f32: [micro-batches] */
   float clip;
+  float loss_scale;
   float lr;
   float momentum;
   float weight_decay;

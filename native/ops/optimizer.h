@@ -17,20 +17,25 @@ struct SumSquares {
 };
 
 // What every optimizer step asks before it changes anything: are losses and gradient norm finite (if not, nothing is written),
-// and by how much is the gradient scaled:   min(1, clip / (sqrt(sum_squares) + 1e-6)),   1 with clip = 0.
+// and by how much is the gradient scaled:   min(1, clip / (norm + 1e-6)) / loss_scale,   1 / loss_scale with clip = 0,
+// where norm = sqrt(sum_squares) / loss_scale. loss_scale is what the losses were multiplied by before they went back (f16); 0: as 1.
 struct Gate {
   Tensor sum_squares;  // [1], of the whole gradient
   Tensor losses;       // [micro-batches]
   float clip;
+  float loss_scale;
 
   template <class V>
   LOWRANK_INLINE void visit(V&& v) {
     v.in("sum_squares", sum_squares, Kind::f32);
     v.in("losses", losses, Kind::f32);
     v.value("clip", clip);
+    v.value("loss_scale", loss_scale);
   }
+  LOWRANK_INLINE double unscale() const { return loss_scale == 0.0f ? 1.0 : 1.0 / static_cast<double>(loss_scale); }
   LOWRANK_INLINE const char* misfit() const {
     if (sum_squares.count() != 1) return "sum_squares must have one element";
+    if (!(loss_scale >= 0.0f && loss_scale < 1e38f)) return "loss_scale must be finite and not negative";
     return clip >= 0.0f ? nullptr : "clip must not be negative";
   }
 };

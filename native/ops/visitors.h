@@ -3,7 +3,9 @@
 #include <math.h>
 #include <stdio.h>
 
+#include <functional>
 #include <string>
+#include <utility>
 
 #include "contract.h"
 
@@ -62,9 +64,13 @@ class WeightBytes {
   int count_ = 0;
 };
 
-// The first output with a number that is not finite, for LOWRANK_CHECK=nan. Host memory, f32.
+// The first output with a number that is not finite, for LOWRANK_CHECK=nan.
 class FindNonFinite {
  public:
+  // Where the host finds a tensor's bytes, up to the end of its last row; nullptr: nowhere.
+  using Fetch = std::function<const void*(const Tensor&)>;
+  explicit FindNonFinite(Fetch fetch) : fetch_(std::move(fetch)) {}
+
   void out(const char* name, Tensor& t, Kind) { scan(name, t); }
   void in(const char*, Tensor&, Kind) {}
   void inout(const char* name, Tensor& t, Kind) { scan(name, t); }
@@ -78,17 +84,28 @@ class FindNonFinite {
   int64_t element() const { return element_; }
 
  private:
-  void scan(const char* name, const Tensor& t) {
-    if (name_ != nullptr || !t.given() || t.dtype != DType::f32) return;
-    for (int64_t i = 0, n = t.count(); i < n; ++i) {
-      if (isfinite(t.f32()[i])) continue;
-      name_ = name;
-      element_ = i;
-      return;
-    }
+  // A number is finite unless all bits of its exponent are set.
+  template <class Bits>
+  static int64_t first(const Tensor& t, const Bits* numbers, Bits exponent) {
+    for (int64_t row = 0; row < t.rows(); ++row)
+      for (int64_t i = 0; i < t.cols(); ++i)
+        if ((numbers[row * t.pitch + i] & exponent) == exponent) return row * t.cols() + i;
+    return -1;
   }
+  static int64_t first(const Tensor& t, const void* numbers) {
+    if (t.dtype == DType::f32) return first<uint32_t>(t, static_cast<const uint32_t*>(numbers), 0x7f800000u);
+    return first<uint16_t>(t, static_cast<const uint16_t*>(numbers), t.dtype == DType::f16 ? 0x7c00 : 0x7f80);
+  }
+  void scan(const char* name, const Tensor& t) {
+    if (name_ != nullptr || !t.given() || !is_frozen(t.dtype) || t.count() == 0) return;
+    const void* numbers = fetch_(t);
+    if (numbers == nullptr) return;
+    element_ = first(t, numbers);
+    if (element_ >= 0) name_ = name;
+  }
+  Fetch fetch_;
   const char* name_ = nullptr;
-  int64_t element_ = 0;
+  int64_t element_ = -1;
 };
 
 }  // namespace lowrank

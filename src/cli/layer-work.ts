@@ -1,6 +1,6 @@
 import type { Device } from '../device.ts';
 import { LowrankError } from '../error.ts';
-import { cast, fillInplace } from '../ops/elementwise.ts';
+import { cast, fillInplace, toActivation } from '../ops/elementwise.ts';
 import { linear } from '../ops/linear.ts';
 import { loraLinear } from '../ops/lora_linear.ts';
 import { scope } from '../scope.ts';
@@ -36,13 +36,13 @@ export interface LayerWork {
 
 const scale = 2;
 
-/** f32 activations, W0 in `dtype`. */
+/** Activations as the device stores them, W0 in `dtype`. */
 export function makeLayerWork(device: Device, { T, K, N, r }: LayerShape, dtype: DType): LayerWork {
   const made: { dispose(): void }[] = [];
   const own = <D extends { dispose(): void }>(thing: D): D => (made.push(thing), thing);
   const stored = own(inDtype(device.tensor(noise(N * K, 1), [N, K]), dtype));
   const weight = own(device.weight([stored]));
-  const [x, dy] = [own(device.tensor(noise(T * K, 2), [T, K])), own(device.tensor(noise(T * N, 3), [T, N]))];
+  const [x, dy] = [own(asActivation(device.tensor(noise(T * K, 2), [T, K]))), own(asActivation(device.tensor(noise(T * N, 3), [T, N])))];
   const [a, b] = [own(device.tensor(noise(r * K, 4), [r, K])), own(device.tensor(noise(N * r, 5)))];
   const [da, db] = [own(a.like()), own(b.like())];
   const layer = { weight, bias: null };
@@ -73,6 +73,13 @@ export function makeLayerWork(device: Device, { T, K, N, r }: LayerShape, dtype:
 function inDtype(wide: Tensor, dtype: DType): Tensor {
   if (dtype === 'f32') return wide;
   const narrow = cast(wide, dtype);
+  wide.dispose();
+  return narrow;
+}
+
+function asActivation(wide: Tensor): Tensor {
+  if (wide.device.info.activations === 'f32') return wide;
+  const narrow = toActivation(wide);
   wide.dispose();
   return narrow;
 }

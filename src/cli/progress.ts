@@ -61,7 +61,7 @@ function told(event: TrainEvent): string[] {
   if (event.type === 'eval') return [`held-out loss ${digits(event.loss)}  perplexity ${digits(event.perplexity)}  (step ${event.step}, ${count(event.tokens)} tokens)`];
   if (event.type === 'save') return [`saved ${event.folder}`];
   if (event.type === 'skip') {
-    const why = event.reason === 'empty' ? 'its rows have no token to learn' : `loss or gradient was not finite (${event.inARow} in a row, ${event.total} in all)`;
+    const why = event.reason === 'empty' ? 'its rows have no token to learn' : event.reason === 'overflow' ? "the gradient left f16's range, the loss is scaled by half as much from here" : `loss or gradient was not finite (${event.inARow} in a row, ${event.total} in all)`;
     return [`step ${event.step} changed nothing: ${why}`];
   }
   return [];

@@ -164,7 +164,7 @@ function decodeEach(parts: DecoderParts, ids: readonly number[], caches: readonl
     const groups = groupByTable(parts, caches);
     if (groups.length === 1) return decodeRows(parts, ids, caches);
     // Rope that depends on the length of a sequence: each length has a table of its own.
-    const rows = parts.device.empty([ids.length, parts.facts.hiddenSize]);
+    const rows = parts.device.activation([ids.length, parts.facts.hiddenSize]);
     for (const group of groups) {
       const some = decodeRows(parts, group.map((s) => ids[s] as number), group.map((s) => caches[s] as Cache));
       group.forEach((s, i) => copyRow(rows, s, some, i));

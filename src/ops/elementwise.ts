@@ -23,6 +23,22 @@ export function cast(x: Tensor, dtype: DType): Tensor {
   return y;
 }
 
+/** x as its device stores activations: f32 numbers of one's own become the input of a 16-bit layer. Gradients come back in x's dtype. */
+export const toActivation = defineOp((x: Tensor) => {
+  const y = x.device.activation(x.shape);
+  launch('cast', y, x);
+  return {
+    out: y,
+    inputs: [x],
+    saved: [],
+    rule: (dy) => {
+      const dx = x.like();
+      launch('cast', dx, dy);
+      return [dx];
+    },
+  };
+});
+
 /** Sets every element. */
 export function fillInplace(y: Tensor, value: number): void {
   launch('fill', y, value);

@@ -6,7 +6,10 @@ export interface Gate {
   readonly sumSquares: Tensor; // [1], of the whole gradient
   readonly losses: Tensor; // [micro-batches]
   readonly clip: number; // greatest norm of the gradient; 0: not clipped
+  readonly lossScale?: number; // what the losses were multiplied by before they went back: taken out of the gradient before all else; 1
 }
+
+const gateOperands = ({ sumSquares: sum, losses, clip, lossScale = 1 }: Gate): [Tensor, Tensor, number, number] => [sum, losses, clip, lossScale];
 
 export interface AdamwNumbers {
   readonly lr: number;
@@ -27,7 +30,7 @@ export function sumSquares(sum: Tensor, x: Tensor): void {
 export function adamwInplace(p: Tensor, m: Tensor, v: Tensor, g: Tensor, gate: Gate, numbers: AdamwNumbers): void {
   const { lr, beta1, beta2, eps, weightDecay, step } = numbers;
   const corrections = [1 - beta1 ** step, 1 - beta2 ** step];
-  launch('adamw', p, m, v, g, gate.sumSquares, gate.losses, gate.clip, lr, beta1, beta2, eps, weightDecay, ...corrections);
+  launch('adamw', p, m, v, g, ...gateOperands(gate), lr, beta1, beta2, eps, weightDecay, ...corrections);
 }
 
 export interface SgdNumbers {
@@ -40,5 +43,5 @@ export interface SgdNumbers {
 /** One SGD step on flat f32 tensors (torch.optim.SGD's arithmetic); `buffer` only with momentum. */
 export function sgdInplace(p: Tensor, buffer: Tensor | null, g: Tensor, gate: Gate, numbers: SgdNumbers): void {
   const { lr, momentum, weightDecay, step } = numbers;
-  launch('sgd', p, buffer, g, gate.sumSquares, gate.losses, gate.clip, lr, momentum, weightDecay, step === 1 ? 1 : 0);
+  launch('sgd', p, buffer, g, ...gateOperands(gate), lr, momentum, weightDecay, step === 1 ? 1 : 0);
 }

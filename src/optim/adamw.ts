@@ -4,6 +4,7 @@ import { fillInplace } from '../ops/elementwise.ts';
 import { adamwInplace } from '../ops/optimizer.ts';
 import { keep } from '../scope.ts';
 import type { Tensor } from '../tensor.ts';
+import { firstLossScale, type LossScale } from './loss-scale.ts';
 import { arenaFaults, atLeastZero, belowOne, groupViews, queueGate, type GroupViews, type Optimizer, type StepOptions } from './optimizer.ts';
 
 export interface AdamWOptions {
@@ -33,6 +34,7 @@ export class AdamW implements Optimizer {
   readonly sumSquares: Tensor;
   lr: number;
   steps = 0;
+  lossScale: LossScale | null;
   readonly betas: readonly [number, number];
   readonly eps: number;
   readonly weightDecay: number;
@@ -45,6 +47,7 @@ export class AdamW implements Optimizer {
     throwFaults('ERR_ARGUMENT', 'AdamW', [...arenaFaults(arena), ...ranges]);
     this.arena = arena;
     this.lr = lr;
+    this.lossScale = firstLossScale(arena.device);
     this.betas = [...betas];
     this.eps = eps;
     this.weightDecay = weightDecay;

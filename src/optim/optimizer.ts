@@ -3,6 +3,7 @@ import type { ParameterArena, ParameterGroup } from '../lora/arena.ts';
 import { sumSquares, type Gate } from '../ops/optimizer.ts';
 import { keep } from '../scope.ts';
 import type { Tensor } from '../tensor.ts';
+import type { LossScale } from './loss-scale.ts';
 
 /** What one step is made under. */
 export interface StepOptions {
@@ -10,7 +11,9 @@ export interface StepOptions {
   readonly losses: Tensor;
   /** Greatest norm of the whole gradient; 0 (the default): not clipped. */
   readonly clip?: number;
-  /** [1]: where Σ g² goes, instead of the optimizer's own tensor. */
+  /** What the losses were multiplied by before they went back; the step takes it out again. 1 */
+  readonly lossScale?: number;
+  /** [1]: where Σ g² goes, instead of the optimizer's own tensor. With a loss scale it is of the gradient as it lies there, scaled. */
   readonly sumSquares?: Tensor;
 }
 
@@ -24,6 +27,8 @@ export interface Optimizer {
    * takes it back with `steps -= 1`, as `trainStep` does.
    */
   steps: number;
+  /** By how much losses are multiplied before they go back, with f16 activations; null: not at all. `trainStep` heeds it and moves it on. */
+  lossScale: LossScale | null;
   /** [1]: Σ g² of the last step, before clipping. */
   readonly sumSquares: Tensor;
   /** Queues Σ g² and the update; `lr` is for this step only. */
@@ -56,10 +61,10 @@ export function groupViews(arena: ParameterArena, loraPlusRatio: number, state: 
 }
 
 /** Queues Σ g² of the whole arena and returns what the update asks first. */
-export function queueGate(optimizer: Optimizer, { losses, clip = 0, sumSquares: sum = optimizer.sumSquares }: StepOptions): Gate {
-  throwFaults('ERR_ARGUMENT', 'optimizer step', atLeastZero({ clip }));
+export function queueGate(optimizer: Optimizer, { losses, clip = 0, lossScale = 1, sumSquares: sum = optimizer.sumSquares }: StepOptions): Gate {
+  throwFaults('ERR_ARGUMENT', 'optimizer step', [...atLeastZero({ clip }), ...(lossScale > 0 && Number.isFinite(lossScale) ? [] : [`lossScale must be a number above 0 (it is ${lossScale})`])]);
   sumSquares(sum, optimizer.arena.gradients);
-  return { sumSquares: sum, losses, clip };
+  return { sumSquares: sum, losses, clip, lossScale };
 }
 
 /** What an arena and the settings that all optimizers share are refused for. */

@@ -4,6 +4,7 @@ import { fillInplace } from '../ops/elementwise.ts';
 import { sgdInplace } from '../ops/optimizer.ts';
 import { keep } from '../scope.ts';
 import type { Tensor } from '../tensor.ts';
+import { firstLossScale, type LossScale } from './loss-scale.ts';
 import { arenaFaults, atLeastZero, belowOne, groupViews, queueGate, type GroupViews, type Optimizer, type StepOptions } from './optimizer.ts';
 
 export interface SgdOptions {
@@ -30,6 +31,7 @@ export class Sgd implements Optimizer {
   readonly sumSquares: Tensor;
   lr: number;
   steps = 0;
+  lossScale: LossScale | null;
   readonly momentum: number;
   readonly weightDecay: number;
   readonly loraPlusRatio: number;
@@ -41,6 +43,7 @@ export class Sgd implements Optimizer {
     throwFaults('ERR_ARGUMENT', 'Sgd', faults);
     this.arena = arena;
     this.lr = lr;
+    this.lossScale = firstLossScale(arena.device);
     this.momentum = momentum;
     this.weightDecay = weightDecay;
     this.loraPlusRatio = loraPlusRatio;

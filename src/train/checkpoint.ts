@@ -8,6 +8,7 @@ import { adapterKey } from '../io/peft-keys.ts';
 import { readSafetensorsHeader, type SafetensorsFile } from '../io/safetensors.ts';
 import { safetensorsLayout } from '../io/safetensors-write.ts';
 import type { Adapter } from '../lora/adapter.ts';
+import type { LossScale } from '../optim/loss-scale.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import type { Tensor } from '../tensor.ts';
 import { readTensorBytes } from './tensor-bytes.ts';
@@ -32,6 +33,8 @@ export interface RunState {
   readonly optimizerSteps: number;
   /** Steps that were not finite. */
   readonly skipped: number;
+  /** Of f16 activations; null, or not there in older files: none. */
+  readonly lossScale?: LossScale | null;
   /** Tokens trained on. */
   readonly tokens: number;
   readonly evalLoss: number | null;
@@ -89,7 +92,8 @@ async function writeTensors(file: string, device: Device, tensors: Readonly<Reco
 }
 
 function kernelsOf(device: Device): string {
-  return `${device.info.kind} ${device.info.kernels}`;
+  const { kind, kernels, activations } = device.info;
+  return activations === 'f32' ? `${kind} ${kernels}` : `${kind} ${kernels} ${activations}`;
 }
 
 /**
@@ -176,9 +180,16 @@ function parseState(file: string, text: string): StateFile {
   if (state.version !== 1) throw new LowrankError('ERR_UNSUPPORTED', `${file}: must have version 1 (it has ${String(state.version)}; was it written by a newer lowrank?)`);
   const numbers = { step: state.step, steps: state.steps, 'data.epoch': state.data?.epoch, 'data.position': state.data?.position, microBatches: state.microBatches, optimizerSteps: state.optimizerSteps, skipped: state.skipped, tokens: state.tokens };
   const faults = Object.entries(numbers).flatMap(([name, number]) => (Number.isSafeInteger(number) && (number as number) >= 0 ? [] : [`"${name}" must be a whole number (it is ${JSON.stringify(number) ?? 'missing'})`]));
+  if (!isLossScale(state.lossScale)) faults.push(`"lossScale" must be null or a scale above 0 and a whole number of good steps (it is ${JSON.stringify(state.lossScale)})`);
   if (typeof state.settings !== 'object' || state.settings === null) faults.push('"settings" must be an object');
   throwFaults('ERR_FORMAT', file, faults);
   return state as StateFile;
+}
+
+function isLossScale(value: unknown): boolean {
+  if (value === undefined || value === null) return true;
+  const { scale, goodSteps } = value as Partial<LossScale>;
+  return Number.isFinite(scale) && (scale as number) > 0 && Number.isSafeInteger(goodSteps) && (goodSteps as number) >= 0;
 }
 
 /** What was put back, and what the user should know about it. */
@@ -203,6 +214,7 @@ export async function restoreCheckpoint(folder: string, parts: CheckpointParts):
   throwFaults('ERR_FORMAT', folder, wanted.flatMap(misfit));
   for (const place of wanted) place.tensor.upload(await readTensorBytes(place.source.file, place.source.tensors.get(place.name)!));
   parts.optimizer.steps = state.optimizerSteps;
+  if (parts.optimizer.lossScale !== null) parts.optimizer.lossScale = state.lossScale ?? parts.optimizer.lossScale;
   return { state, notes: kernelNotes(state.kernels, kernelsOf(parts.adapter.model.device)) };
 }
 

@@ -1,3 +1,4 @@
+import type { ActivationDtype } from '../device.ts';
 import type { Adapter } from '../lora/adapter.ts';
 import type { LoraSite } from '../lora/layout.ts';
 import type { Checkpointing, Model } from '../models/model.ts';
@@ -23,7 +24,7 @@ export interface RunSize {
 }
 
 /**
- * The memory of training, from what each op saves (f32, by token; C hidden size, F intermediate size, H heads and G key-value
+ * The memory of training, from what each op saves (in numbers by token; C hidden size, F intermediate size, H heads and G key-value
  * heads of size D, R ranks of all parts of a joined projection):
  *
  *   block   2C + 2    the inputs of both norms, and a factor of each
@@ -33,6 +34,7 @@ export interface RunSize {
  *                     gate|up, F for down, nothing for the output projection (attention's output)
  *   ends    2C        the last norm's input and the loss's gradient
  *
+ * Activations are f32, or of 16 bits in rows with spare columns; factors, log-sum-exp and u are f32 always.
  * The logits never exist as a whole, unless the output head is adapted (then V). With checkpointing a block keeps its input, C,
  * and one block at a time is whole. On the way back a block needs up to C + 2F more. Held against `device.stats()` in a test. What the
  * kernels pack and Node itself come on top: about 100 MiB.
@@ -41,10 +43,12 @@ export function estimateMemory(model: Model, adapter: Adapter, { tokens, checkpo
   const { hiddenSize: C, intermediateSize: F, layers, vocabSize } = model.facts;
   const gated = isGated(model) ? 2 * F : F;
   const head = adapter.sites.some(({ linear }) => linear.parts[0]?.name === model.facts.outputHead);
-  const block = blockFloats(model) + adapter.sites.filter(({ linear }) => linear.parts[0]?.name !== model.facts.outputHead).reduce((sum, site) => sum + siteFloats(site), 0) / layers;
-  const kept = checkpointing === 'none' ? layers * block : layers * C;
-  const activations = 4 * tokens * (kept + 2 * C + (head ? vocabSize : 0));
-  const working = 4 * tokens * (C + gated + (checkpointing === 'none' ? 0 : block));
+  const row = rowBytes(model.device.info.activations);
+  const sites = adapter.sites.filter(({ linear }) => linear.parts[0]?.name !== model.facts.outputHead);
+  const block = blockBytes(model, row) + sites.reduce((sum, site) => sum + siteBytes(site, row), 0) / layers;
+  const kept = layers * (checkpointing === 'none' ? block : row(C));
+  const activations = tokens * (kept + 2 * row(C) + (head ? row(vocabSize) : 0));
+  const working = tokens * (row(C) + row(gated) + (checkpointing === 'none' ? 0 : block));
   const own = 16 * adapter.parameters().size;
   return { weights: weightBytes(model), adapter: own, activations, working, total: own + activations + working };
 }
@@ -53,17 +57,24 @@ function isGated({ linears }: Model): boolean {
   return linears.some(({ parts }) => parts.some(({ name }) => name.endsWith('gate_proj')));
 }
 
+type RowBytes = (cols: number) => number;
+
+/** What a row of an activation takes: with 16 bits, up to the next 64 columns after at least 64 spare ones (native/core/tensor.h). */
+function rowBytes(dtype: ActivationDtype): RowBytes {
+  return dtype === 'f32' ? (cols) => 4 * cols : (cols) => 2 * 64 * Math.ceil((cols + 64) / 64);
+}
+
 /** What a block saves whether or not something in it is adapted. */
-function blockFloats(model: Model): number {
+function blockBytes(model: Model, row: RowBytes): number {
   const { hiddenSize: C, intermediateSize: F, heads: H, kvHeads: G, headSize: D } = model.facts;
-  return 2 * C + 2 + (H + 2 * G) * D + H * D + H + (isGated(model) ? 2 * F : F);
+  return 2 * row(C) + row((H + 2 * G) * D) + row(H * D) + row(isGated(model) ? 2 * F : F) + 4 * (2 + H);
 }
 
 /** What an adapted projection saves beyond that. */
-function siteFloats({ linear, modules }: LoraSite): number {
+function siteBytes({ linear, modules }: LoraSite, row: RowBytes): number {
   const ranks = modules.reduce((sum, module) => sum + (module?.rank ?? 0), 0);
   const readsAttention = /(o_proj|attn\.c_proj)$/.test(linear.parts[0]?.name ?? '');
-  return ranks + (readsAttention ? 0 : linear.inFeatures);
+  return 4 * ranks + (readsAttention ? 0 : row(linear.inFeatures));
 }
 
 const widths: Readonly<Record<string, number>> = { f32: 4, f16: 2, bf16: 2 };

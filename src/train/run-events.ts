@@ -37,8 +37,9 @@ export interface StepEvent {
 export interface SkipEvent {
   readonly type: 'skip';
   readonly step: number;
-  readonly reason: 'nonfinite' | 'empty';
-  /** Non-finite ones in a row, and in all. */
+  /** `overflow`: a gradient left f16's range; its scale is halved, and patience is not asked. */
+  readonly reason: 'nonfinite' | 'empty' | 'overflow';
+  /** Non-finite ones in a row, and in all those that were skipped for a number. */
   readonly inARow: number;
   readonly total: number;
 }

@@ -53,7 +53,7 @@ export async function runToEnd(plan: RunPlan, emit: (event: TrainEvent) => void,
 async function openRun(plan: RunPlan, emit: Run['emit'], signal: AbortSignal): Promise<Run> {
   const { adapter, optimizer, warmup, steps } = plan;
   const parts: CheckpointParts = { adapter, optimizer, settings: runSettings(plan) };
-  const fresh: RunState = { step: 0, steps, data: { epoch: 0, position: 0 }, microBatches: 0, optimizerSteps: 0, skipped: 0, tokens: 0, evalLoss: null };
+  const fresh: RunState = { step: 0, steps, data: { epoch: 0, position: 0 }, microBatches: 0, optimizerSteps: 0, skipped: 0, lossScale: optimizer.lossScale, tokens: 0, evalLoss: null };
   const run: Run = { ...parts, plan, rate: schedule(plan.schedule, { lr: optimizer.lr, warmup, steps }), emit, signal, state: { ...fresh }, badInARow: 0, epochSize: null, lastLoss: null, saved: null };
   const folder = await whereToResume(plan);
   const notes: string[] = [];
@@ -112,9 +112,11 @@ async function makeStep(run: Run, window: BatchWindow): Promise<void> {
   state.data = window.state;
   state.microBatches += window.batches.length;
   state.optimizerSteps = optimizer.steps;
+  state.lossScale = optimizer.lossScale;
   if (!skipped) [state.tokens, run.lastLoss] = [state.tokens + tokens, loss];
   run.emit({ type: 'step', step: state.step, loss, tokens, gradNorm, lr, tokensPerSecond: read / seconds, epoch: epochOf(run, window.state), skipped, memory: memoryOf(model.device) });
   if (reason === 'not finite') await noteNonFinite(run);
+  else if (reason === 'overflow') run.emit({ type: 'skip', step: state.step, reason, inARow: run.badInARow, total: (state.skipped += 1) });
   else if (reason === 'no tokens') run.emit({ type: 'skip', step: state.step, reason: 'empty', inARow: run.badInARow, total: state.skipped });
   else run.badInARow = 0;
 }

@@ -4,6 +4,7 @@ import type { Adapter } from '../lora/adapter.ts';
 import { activeAdapter } from '../lora/model-adapters.ts';
 import type { Checkpointing, Model } from '../models/model.ts';
 import { fillInplace } from '../ops/elementwise.ts';
+import { nextLossScale } from '../optim/loss-scale.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { keep, scope } from '../scope.ts';
 import { Tape } from '../tape.ts';
@@ -27,9 +28,9 @@ export interface TrainStepResult {
   readonly tokens: number;
   /** Of the whole gradient, before clipping. */
   readonly gradNorm: number;
-  /** Whether nothing was changed, and why. */
+  /** Whether nothing was changed, and why. `overflow`: the gradient left f16's range; the next step's loss is scaled by half as much. */
   readonly skipped: boolean;
-  readonly reason: 'no tokens' | 'not finite' | null;
+  readonly reason: 'no tokens' | 'not finite' | 'overflow' | null;
   /** The most bytes that were held for a backward pass. */
   readonly savedBytes: number;
 }
@@ -99,17 +100,17 @@ function queueStep(step: Step, { clip = 0, checkpointing = 'none', dropoutStep, 
       adapter.dropoutStep = (adapter.dropoutStep + 1) % 2 ** 32;
       return bytes;
     });
-    optimizer.step({ losses: report.view([window.length]), clip, sumSquares: report.view([1], window.length) }, lr);
+    optimizer.step({ losses: report.view([window.length]), clip, lossScale: scaleOf(optimizer), sumSquares: report.view([1], window.length) }, lr);
     return Math.max(...saved);
   });
 }
 
 /** Queues one micro-batch; its gradients are added to the arena's. */
-function backward({ model, tokens }: Step, batch: Batch, loss: Tensor, checkpointing: Checkpointing): number {
+function backward({ model, optimizer, tokens }: Step, batch: Batch, loss: Tensor, checkpointing: Checkpointing): number {
   return scope(() => {
     using tape = new Tape();
     const { targets, ...rows } = uploadBatch(model.device, batch);
-    tape.record(() => tokenLoss(model, model.hidden(rows, checkpointing), { targets, loss, scale: 1 / tokens }, 'wanted'));
+    tape.record(() => tokenLoss(model, model.hidden(rows, checkpointing), { targets, loss, scale: scaleOf(optimizer) / tokens }, 'wanted'));
     const { savedBytes } = tape;
     tape.backward(loss, model.device.empty([1])); // the loss looks at no seed
     return savedBytes;
@@ -122,5 +123,13 @@ function readReport(numbers: Float32Array, { tokens, savedBytes, optimizer }: { 
   const skipped = !numbers.every(Number.isFinite); // as the gate on the device asks
   if (skipped) optimizer.steps -= 1;
   const loss = losses.reduce((sum, each) => sum + each, 0) / tokens;
-  return { loss, tokens, gradNorm: Math.sqrt(squares), skipped, reason: skipped ? 'not finite' : null, savedBytes };
+  const scale = scaleOf(optimizer);
+  // A loss is made before it is scaled; and a gradient that is too large even unscaled won't be saved by a smaller scale.
+  const overflow = skipped && scale > 1 && losses.every(Number.isFinite);
+  if (optimizer.lossScale !== null) optimizer.lossScale = nextLossScale(optimizer.lossScale, !skipped);
+  return { loss, tokens, gradNorm: Math.sqrt(squares) / scale, skipped, reason: overflow ? 'overflow' : skipped ? 'not finite' : null, savedBytes };
+}
+
+function scaleOf({ lossScale }: Optimizer): number {
+  return lossScale?.scale ?? 1;
 }

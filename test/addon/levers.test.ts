@@ -4,11 +4,12 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { expect, it } from 'vitest';
+import { probeDevices } from '../../src/device.ts';
 
 const child = fileURLToPath(new URL('levers.child.mjs', import.meta.url));
 
-function run(variables: Record<string, string>): string[] {
-  return JSON.parse(execFileSync(process.execPath, [child], { encoding: 'utf8', env: { ...process.env, ...variables } })) as string[];
+function run(variables: Record<string, string>, ...device: string[]): string[] {
+  return JSON.parse(execFileSync(process.execPath, [child, ...device], { encoding: 'utf8', env: { ...process.env, ...variables } })) as string[];
 }
 
 it('with no lever set nothing is scanned and nothing waits', () => {
@@ -17,6 +18,13 @@ it('with no lever set nothing is scanned and nothing waits', () => {
 
 it('LOWRANK_CHECK=nan names the first output that is not finite', () => {
   expect(run({ LOWRANK_CHECK: 'nan' })[0]).toBe('add: ERR_NONFINITE add: y is not finite at element 1 (LOWRANK_CHECK=nan)');
+});
+
+it.skipIf(probeDevices('cusim').count === 0)('LOWRANK_CHECK=nan finds it in the memory of another device too, whatever the dtype, and only there', () => {
+  expect(run({ LOWRANK_CHECK: 'nan' }, 'cusim').slice(0, 2)).toEqual([
+    'add: ERR_NONFINITE add: y is not finite at element 1 (LOWRANK_CHECK=nan)',
+    'copy in bf16: ERR_NONFINITE copy: y is not finite at element 3 (LOWRANK_CHECK=nan)',
+  ]);
 });
 
 it("LOWRANK_SYNC=1 throws at the caller's line", () => {

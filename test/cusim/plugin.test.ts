@@ -46,10 +46,10 @@ describe.skipIf(count === 0)("the emulator's plugin", () => {
     const embed = (...ids: number[]): void => launch('embedding', device.empty([ids.length, 2]), device.tensor(Int32Array.from(ids)), device.tensor(new Float32Array(8), [4, 2]), null, null);
     embed(0, 3);
     embed(1, 4, -1);
-    launch('adamw', p, m, v, g, device.tensor(Float32Array.of(1)), device.tensor(Float32Array.of(1)), 1, 0.1, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001);
+    launch('adamw', p, m, v, g, device.tensor(Float32Array.of(1)), device.tensor(Float32Array.of(1)), 1, 1, 0.1, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001);
     await expect(device.fence()).rejects.toMatchObject({ code: 'ERR_RANGE', message: expect.stringContaining('embedding: id 4 at row 1 is outside [0, 4)') as string });
     expect(await p.data()).toEqual(start);
-    launch('adamw', p, m, v, g, device.tensor(Float32Array.of(1)), device.tensor(Float32Array.of(1)), 1, 0.1, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001);
+    launch('adamw', p, m, v, g, device.tensor(Float32Array.of(1)), device.tensor(Float32Array.of(1)), 1, 1, 0.1, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001);
     expect(await p.data()).not.toEqual(start);
   });
 

@@ -24,20 +24,21 @@ parity('sum_squares', {
 
 const rates = { lr: 1e-3, beta1: 0.9, beta2: 0.999, eps: 1e-8, weightDecay: 0.01 };
 const adamwCases = counts.flatMap((count) => [
-  { count, step: 1, clip: 0, ...rates },
-  { count, step: 10, clip: 1, ...rates, beta2: 0.95 },
+  { count, step: 1, clip: 0, lossScale: 1, ...rates },
+  { count, step: 10, clip: 1, lossScale: 2 ** 16, ...rates, beta2: 0.95 },
 ]);
 
 parity('adamw', {
   cases: adamwCases,
-  run(bench, { count, step, clip, ...settings }) {
+  run(bench, { count, step, clip, lossScale, ...settings }) {
     const [p, g, m] = [bench.random(count), bench.random(count), bench.random(count, { scale: 0.1 })];
+    const scaled = g.map((x) => x * lossScale); // exact: a power of two
     const v = bench.random(count).map((x) => Math.fround(0.01 * x * x));
     const [ownP, ownM, ownV] = [p, m, v].map((values) => bench.inout(values, [count])) as [Tensor, Tensor, Tensor];
     const squares = Math.fround(sumSquares(g));
-    const gate = [bench.input([squares], [1]), bench.input([0.5, 2], [2]), clip] as const;
+    const gate = [bench.input([squares * lossScale ** 2], [1]), bench.input([0.5, 2], [2]), clip, lossScale] as const;
     const { lr, beta1, beta2, eps, weightDecay } = settings;
-    launch('adamw', ownP, ownM, ownV, bench.input(g, [count]), ...gate, lr, beta1, beta2, eps, weightDecay, 1 - beta1 ** step, 1 - beta2 ** step);
+    launch('adamw', ownP, ownM, ownV, bench.input(scaled, [count]), ...gate, lr, beta1, beta2, eps, weightDecay, 1 - beta1 ** step, 1 - beta2 ** step);
     const clipped = g.map((x) => x * (clip === 0 ? 1 : clipCoefficient({ norm: Math.sqrt(squares), clip })));
     const want = { p: Float64Array.from(p), m: Float64Array.from(m), v: Float64Array.from(v) };
     adamwInplace({ ...want, g: clipped, step, ...settings });
@@ -51,22 +52,23 @@ parity('adamw', {
 });
 
 const sgdCases = counts.flatMap((count) => [
-  { count, momentum: 0, weightDecay: 0, first: 1, clip: 0 },
-  { count, momentum: 0, weightDecay: 0.1, first: 0, clip: 1 },
-  { count, momentum: 0.9, weightDecay: 0.1, first: 1, clip: 0.5 },
-  { count, momentum: 0.9, weightDecay: 0, first: 0, clip: 0 },
+  { count, momentum: 0, weightDecay: 0, first: 1, clip: 0, lossScale: 0 },
+  { count, momentum: 0, weightDecay: 0.1, first: 0, clip: 1, lossScale: 1 },
+  { count, momentum: 0.9, weightDecay: 0.1, first: 1, clip: 0.5, lossScale: 1 },
+  { count, momentum: 0.9, weightDecay: 0, first: 0, clip: 0, lossScale: 2 ** 10 },
 ]);
 
 parity('sgd', {
   cases: sgdCases,
-  run(bench, { count, momentum, weightDecay, first, clip }) {
+  run(bench, { count, momentum, weightDecay, first, clip, lossScale }) {
     const [p, g, kept] = [bench.random(count), bench.random(count), bench.random(count)];
+    const factor = lossScale === 0 ? 1 : lossScale;
     const squares = Math.fround(sumSquares(g));
     const ownP = bench.inout(p, [count]);
     // On the first step the buffer holds NaN and must not be read.
     const buffer = momentum === 0 ? null : first === 1 ? bench.output([count]) : bench.inout(kept, [count]);
     const lr = 0.1;
-    launch('sgd', ownP, buffer, bench.input(g, [count]), bench.input([squares], [1]), bench.input([], [0]), clip, lr, momentum, weightDecay, first);
+    launch('sgd', ownP, buffer, bench.input(g.map((x) => x * factor), [count]), bench.input([squares * factor ** 2], [1]), bench.input([], [0]), clip, lossScale, lr, momentum, weightDecay, first);
     const scale = clip === 0 ? 1 : clipCoefficient({ norm: Math.sqrt(squares), clip });
     const want = Float64Array.from(p);
     const velocity = momentum === 0 ? undefined : first === 1 ? new Float64Array(count) : Float64Array.from(kept);
@@ -88,7 +90,7 @@ describe('the gate of adamw and sgd', () => {
     await using device = await openDevice('cpu');
     const start = Float32Array.from({ length: 100 }, (_, i) => i + 1);
     const [p, m, v, g] = [1, 2, 3, 4].map(() => device.tensor(start)) as [Tensor, Tensor, Tensor, Tensor];
-    const gate = [device.tensor(Float32Array.of(squares)), device.tensor(Float32Array.from(losses)), 1] as const;
+    const gate = [device.tensor(Float32Array.of(squares)), device.tensor(Float32Array.from(losses)), 1, 1] as const;
     launch('adamw', p, m, v, g, ...gate, 0.1, 0.9, 0.999, 1e-8, 0.1, 0.1, 0.001);
     launch('sgd', p, m, g, ...gate, 0.1, 0.9, 0.1, 0);
     for (const tensor of [p, m, v]) expect(await tensor.data()).toEqual(start);
@@ -98,7 +100,7 @@ describe('the gate of adamw and sgd', () => {
     await using device = await openDevice('cpu');
     const p = device.tensor(Float32Array.of(2));
     const [m, v, g] = [1, 2, 3].map(() => device.tensor(Float32Array.of(0))) as [Tensor, Tensor, Tensor];
-    launch('adamw', p, m, v, g, device.tensor(Float32Array.of(0)), device.tensor(Float32Array.of(1)), 1, 0.5, 0.9, 0.999, 1e-8, 0.5, 0.1, 0.001);
+    launch('adamw', p, m, v, g, device.tensor(Float32Array.of(0)), device.tensor(Float32Array.of(1)), 1, 1, 0.5, 0.9, 0.999, 1e-8, 0.5, 0.1, 0.001);
     expect(await p.data()).toEqual(Float32Array.of(1.5));
   });
 });
