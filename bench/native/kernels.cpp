@@ -210,7 +210,7 @@ Work adamw(Device& d, int64_t n) {
   const Tensor p = d.noise({n}, 1), m = d.noise({n}, 2), v = d.noise({n}, 3), one = d.noise({1}, 5), losses = d.noise({1}, 6);
   for (int64_t i = 0; i < n; ++i) f32(m)[i] = f32(v)[i] = 0;
   f32(one)[0] = 1;
-  lowrank_adamw_args op{p, m, v, d.noise({n}, 4), one, losses, 0, 1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1 - 0.9f, 1 - 0.999f};
+  lowrank_adamw_args op{p, m, v, d.noise({n}, 4), one, losses, 0, 0, 1e-3f, 0.9f, 0.999f, 1e-8f, 0, 1 - 0.9f, 1 - 0.999f};
   const double before = at(p, 1), g = at(op.g, 1);
   return {[&d, op] { d.launch(lowrank_adamw, op); }, [=] { return Check{at(p, 1), before - 1e-3 * (g > 0 ? 1 : -1), 1e-5}; }, 0, 28.0 * n};
 }
