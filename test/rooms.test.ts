@@ -26,13 +26,14 @@ const mayReach: Readonly<Record<string, readonly string[]>> = {
   'native/addon': ['native/core', 'native/ops'],
   'native/include': [],
   'native/capi': ['native/core/backend', 'native/core/dlpack', 'native/ops', 'native/include'],
+  'native/floor': [],
   cuda: ['native/ops', 'native/core'],
 };
 
 /** Files in src/ itself that stand above the rooms. */
 const upstairs = new Set(['src/index']);
 
-const nativeRooms = ['native/addon', 'native/core', 'native/ops', 'native/cpu', 'native/include', 'native/capi', 'cuda'];
+const nativeRooms = ['native/addon', 'native/core', 'native/ops', 'native/cpu', 'native/include', 'native/capi', 'native/floor', 'cuda'];
 
 function filesUnder(folder: string): string[] {
   const at = path.join(root, folder);

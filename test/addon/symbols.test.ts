@@ -20,6 +20,6 @@ describe.skipIf(!hasTools)('the binary', () => {
   });
   it('needs nothing but libc, libm, libstdc++, libgcc and threads', () => {
     const needed = [...run('readelf', '-d', addon).matchAll(/\(NEEDED\).*\[(.+?)\]/g)].map((match) => match[1] as string);
-    expect(needed.filter((name) => !/^(libc|libm|libstdc\+\+|libgcc_s|libpthread|libdl|ld-linux[-\w]*)\.so/.test(name))).toEqual([]);
+    expect(needed.filter((name) => !/^(libc|libm|libstdc\+\+|libgcc_s|libpthread|libdl|librt|ld-linux[-\w]*)\.so/.test(name))).toEqual([]);
   });
 });
