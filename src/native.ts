@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { fileURLToPath, pathToFileURL } from 'node:url';
 import { type ErrorCode, LowrankError } from './error.ts';
+import { explainFault, type LoadFacts } from './native-fault.ts';
 
 /** Names a tensor, weight or mapped file inside the addon; 0 stands for an operand that is not given. */
 export type Handle = number;
@@ -33,12 +34,16 @@ export interface Addon {
   readonly ops: Readonly<Record<string, (...operands: number[]) => void>>;
 }
 
-const require = createRequire(import.meta.url);
-const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
+/** This file; a bundle in CommonJS has no `import.meta`. */
+const here = (import.meta.url as string | undefined) ?? pathToFileURL(__filename).href;
+const require = createRequire(here);
+const folder = path.dirname(fileURLToPath(here));
+const root = path.resolve(folder, '..');
 let loaded: Addon | undefined;
 
 /**
- * The native addon, loaded at the first call: from the build tree, else from the prebuilds.
+ * The native addon, loaded at the first call: the file that LOWRANK_ADDON names, else from the build tree, else from the
+ * prebuilds, of the package or beside a bundle.
  *
  * @throws LowrankError ERR_ADDON that tells platform, cause and remedy.
  */
@@ -57,33 +62,51 @@ export function addonFault(): LowrankError | null {
   }
 }
 
+const platform = `${process.platform}-${process.arch}`;
+
+/** Where `bindings` looks under the package. */
+const tries = [['build', 'Debug'], ['build', 'Release'], ['prebuilds', platform]];
+
 function load(): Addon {
-  const places = [
-    ['module_root', 'build', 'Debug', 'bindings'],
-    ['module_root', 'build', 'Release', 'bindings'],
-    ['module_root', 'prebuilds', `${process.platform}-${process.arch}`, 'bindings'],
-  ];
+  const chosen = process.env['LOWRANK_ADDON'];
   try {
-    return require('bindings')({ bindings: 'lowrank', module_root: root, try: places }) as Addon;
+    if (chosen !== undefined) return require(path.resolve(chosen)) as Addon;
+    return isPackaged() ? findWithBindings() : (require(path.join(folder, 'prebuilds', platform, 'lowrank.node')) as Addon);
   } catch (cause) {
-    throw new LowrankError('ERR_ADDON', explain(cause), { cause });
+    throw new LowrankError('ERR_ADDON', explainFault(factsOf(cause, chosen)), { cause });
   }
 }
 
-function explain(cause: unknown): string {
-  const built = ['build/Debug', 'build/Release', `prebuilds/${process.platform}-${process.arch}`]
-    .map((folder) => path.join(root, folder, 'lowrank.node'))
-    .filter((file) => existsSync(file));
-  const header = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
-  const libc = header.header?.glibcVersionRuntime === undefined ? 'no glibc' : `glibc ${header.header.glibcVersionRuntime}`;
-  const reason = built.length === 0 ? 'there is no lowrank.node for this platform' : (cause as Error).message.split('\n')[0];
-  return [
-    `lowrank: the native addon must load (${reason})`,
-    `  platform: ${process.platform}-${process.arch}, ${libc}, Node ${process.version}, Node-API ${process.versions['napi']}`,
-    `  looked in: ${built.length === 0 ? path.join(root, 'build/Release') + ', prebuilds' : built.join(', ')}`,
-    `  remedy: build it with g++ 11 or newer, cmake and Highway (Debian: apt-get install g++ cmake libhwy-dev), then`,
-    `          npm run build:native   (in ${root})`,
-  ].join('\n');
+/** False in a bundle with its prebuilds beside it. */
+function isPackaged(): boolean {
+  return !existsSync(path.join(folder, 'prebuilds', platform, 'lowrank.node'));
+}
+
+function findWithBindings(): Addon {
+  const places = tries.map((place) => ['module_root', ...place, 'bindings']);
+  return require('bindings')({ bindings: 'lowrank', module_root: root, try: places }) as Addon;
+}
+
+/** Files that may be the addon. */
+function addonPlaces(): string[] {
+  const chosen = process.env['LOWRANK_ADDON'];
+  if (chosen !== undefined) return [path.resolve(chosen)];
+  return [path.join(folder, 'prebuilds', platform, 'lowrank.node'), ...tries.map((place) => path.join(root, ...place, 'lowrank.node'))];
+}
+
+/** The file that the addon comes from; undefined if there is none. */
+export function addonFile(): string | undefined {
+  return addonPlaces().find((file) => existsSync(file));
+}
+
+function factsOf(cause: unknown, chosen: string | undefined): LoadFacts {
+  const places = addonPlaces();
+  const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  return {
+    platform: process.platform, arch: process.arch, glibc: report.header?.glibcVersionRuntime ?? null,
+    node: process.version, napi: process.versions['napi'], root, places, present: places.filter((file) => existsSync(file)), chosen,
+    reason: ((cause as Error).message.split('\n')[0] ?? '').trim(),
+  };
 }
 
 /** Runs a call into the addon; what it throws becomes a LowrankError with the same code. */

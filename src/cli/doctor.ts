@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 import { cpus, freemem, release, totalmem } from 'node:os';
 import type { Command } from 'commander';
 import { type Device, openDevice, probeDevices } from '../device.ts';
-import { addonFault } from '../native.ts';
+import { addonFault, addonFile } from '../native.ts';
 import { LoraLinear } from '../lora/lora-linear.ts';
 import { scope } from '../scope.ts';
 import { bytes, table } from './format.ts';
@@ -61,7 +61,7 @@ function firstLine(file: string): string | null {
 }
 
 async function deviceFacts(): Promise<Findings> {
-  const found: Findings = {};
+  const found: Findings = { addon: addonFile() ?? 'unknown' };
   try {
     await using device = await openDevice('cpu');
     const { name, kernels, threads, activations } = device.info;

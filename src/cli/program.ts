@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
 import { LowrankError } from '../error.ts';
 import { addBench } from './bench.ts';
+import { addBuild } from './build.ts';
 import { addDemo } from './demo.ts';
 import { addDoctor } from './doctor.ts';
 import { addEval } from './eval.ts';
@@ -22,7 +23,7 @@ function programOf(): Command {
     .exitOverride()
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'lowrank: ')) });
   // Subcommands take over what is set before they are made.
-  for (const add of [addTrain, addGenerate, addEval, addMerge, addInspect, addDoctor, addBench, addDemo]) add(program);
+  for (const add of [addTrain, addGenerate, addEval, addMerge, addInspect, addDoctor, addBench, addDemo, addBuild]) add(program);
   return program;
 }
 
