@@ -2,6 +2,7 @@ import { LowrankError } from './error.ts';
 import { addon, guarded, guardedAsync, type Handle } from './native.ts';
 import { type DType, dtypes, type Shape, Tensor } from './tensor.ts';
 
+/** What a device is. */
 export interface DeviceInfo {
   readonly kind: string;
   readonly name: string;
@@ -18,12 +19,15 @@ export interface DeviceInfo {
 
 /** What activations, and gradients of them, are stored in. Arithmetic and all sums are f32 whatever it is. */
 export const activationDtypes = ['f32', 'bf16', 'f16'] as const;
+/** What activations can be held in. */
 export type ActivationDtype = (typeof activationDtypes)[number];
 
 /** How exactly frozen weights are multiplied; PyTorch's words (`torch.set_float32_matmul_precision`). */
 export const matmulPrecisions = ['highest', 'medium'] as const;
+/** How frozen weights are multiplied: in f32, or in bf16 where that is faster. */
 export type MatmulPrecision = (typeof matmulPrecisions)[number];
 
+/** How a device is opened. */
 export interface DeviceOptions {
   /** Size of the worker pool (CPU). Default: `LOWRANK_THREADS`, else one for each processor. Results don't depend on it. */
   readonly threads?: number;
@@ -37,6 +41,7 @@ export interface DeviceOptions {
   readonly activations?: ActivationDtype;
 }
 
+/** What a device holds and has done. */
 export interface DeviceStats {
   /** Live tensors, weights included. */
   readonly tensors: number;
@@ -76,11 +81,13 @@ export class Weight {
   get rows(): number {
     return this.out.reduce((n, rows) => n + rows, 0);
   }
+  /** Releases its memory, behind the work that is queued; more than once does no harm. */
   dispose(): void {
     if (this.#disposed) return;
     this.#disposed = true;
     if (!this.device.closed) addon().release(this.#handle);
   }
+  /** The end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose();
   }
@@ -105,10 +112,12 @@ export class MappedFile {
   get handle(): Handle {
     return this.#handle;
   }
+  /** Releases its memory, behind the work that is queued; more than once does no harm. */
   dispose(): void {
     if (!this.#disposed) addon().release(this.#handle);
     this.#disposed = true;
   }
+  /** The end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose();
   }
@@ -182,6 +191,7 @@ export class Device {
     this.#check();
     return guardedAsync(() => addon().fence(this.id));
   }
+  /** Counts of tensors, bytes and ops, now. */
   stats(): DeviceStats {
     this.#check();
     return addon().stats(this.id);
@@ -197,9 +207,11 @@ export class Device {
     this.#closed = true;
     addon().close(this.id);
   }
+  /** The end of an `await using` block. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.close();
   }
+  /** The end of a `using` block. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -1,17 +1,18 @@
 // The public names, nothing else.
 export { makeBatch, type Batch } from './data/batch.ts';
-export { renderChat, type ChatMessage } from './data/chat.ts';
+export { renderChat, type ChatMessage, type RenderChatOptions } from './data/chat.ts';
 export { loadDataset, type Dataset, type DatasetOptions } from './data/dataset.ts';
 export { batches, windowsInEpoch, type BatchOrderOptions, type BatchState, type BatchWindow } from './data/order.ts';
 export { IGNORE, type Sample } from './data/sample.ts';
+export type { StreamingDecoder } from './data/streaming-decoder.ts';
 export { loadTokenizer, type Tokenizer } from './data/tokenizer.ts';
-export { type ActivationDtype, type Device, type DeviceInfo, type DeviceOptions, type DeviceStats, type MatmulPrecision, openDevice, probeDevices, type Weight } from './device.ts';
+export { type ActivationDtype, type Device, type DeviceInfo, type DeviceOptions, type DeviceStats, type MatmulPrecision, openDevice, probeDevices, type MappedFile, type Weight, type WeightOrder } from './device.ts';
 export { type DLPackOptions, fromDLPack, releaseDLPack, toDLPack } from './dlpack.ts';
 export { type ErrorCode, LowrankError } from './error.ts';
 export { Adapter } from './lora/adapter.ts';
-export { ParameterArena } from './lora/arena.ts';
+export { type ArenaSize, ParameterArena, type ParameterGroup } from './lora/arena.ts';
 export { type AttachConfig, attachLora } from './lora/attach.ts';
-export type { LoraConfig } from './lora/config.ts';
+export type { LoraConfig, ResolvedLoraConfig } from './lora/config.ts';
 export type { LoraModule } from './lora/layout.ts';
 export { loadAdapter, type LoadAdapterOptions } from './lora/load.ts';
 export { LoraLinear, type LoraLinearOptions } from './lora/lora-linear.ts';
@@ -21,17 +22,21 @@ export { generate, generateBatch, type GenerateOptions, type GenerateBatchOption
 export type { Prompt } from './generation/request.ts';
 export { loadModel, type LoadOptions, supportedModels } from './models/load.ts';
 export type { Cache, Checkpointing, Model, ModelFacts, TokenBatch } from './models/model.ts';
-export { saveModel } from './models/save.ts';
-export { defineOp } from './op.ts';
+export { type SavedModel, saveModel } from './models/save.ts';
+export type { WeightDtype } from './models/weights.ts';
+export type { Linear, LinearPart } from './nn/linear.ts';
+export { defineOp, type Forward } from './op.ts';
+/** Every op: each queues a kernel, and on a tape records its gradient rule. */
 export * as ops from './ops/index.ts';
 export { AdamW, type AdamWOptions } from './optim/adamw.ts';
 export type { Optimizer, StepOptions } from './optim/optimizer.ts';
 export { schedule, type ScheduleKind, type ScheduleOptions } from './optim/schedule.ts';
 export { Sgd, type SgdOptions } from './optim/sgd.ts';
 export { keep, scope } from './scope.ts';
+/** What records ops for the backward pass. */
 export * as tape from './tape.ts';
 export { activeTape, checkpoint, Tape, untaped } from './tape.ts';
-export { type DType, Tensor } from './tensor.ts';
+export { type DType, type Shape, Tensor } from './tensor.ts';
 export { evaluate, type Evaluation } from './train/evaluate.ts';
 export type { EndEvent, EvalEvent, SaveEvent, SkipEvent, StartEvent, StepEvent, TrainEvent } from './train/run-events.ts';
 export { trainStep, type TrainStepOptions, type TrainStepResult } from './train/step.ts';

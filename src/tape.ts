@@ -189,6 +189,7 @@ export class Tape {
     this.#holds.clear();
     this.#savedBytes = 0;
   }
+  /** The end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose();
   }

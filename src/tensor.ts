@@ -5,7 +5,9 @@ import { adopt, disown, type Scope } from './scope.ts';
 
 /** Element types, numbered as in native/core/dtype.h. */
 export const dtypes = ['f32', 'f16', 'bf16', 'i32', 'u8'] as const;
+/** What the elements of a tensor are. */
 export type DType = (typeof dtypes)[number];
+/** Lengths of the dimensions, the last one contiguous. */
 export type Shape = readonly number[];
 
 const bytesOf: Record<DType, number> = { f32: 4, f16: 2, bf16: 2, i32: 4, u8: 1 };
@@ -112,6 +114,7 @@ export class Tensor {
     disown(this);
     if (!this.device.closed) addon().release(this.#handle);
   }
+  /** The end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -4,7 +4,7 @@ import { IGNORE, type Sample } from './sample.ts';
 /** One micro-batch, packed: S sequences one after the other, T tokens in all, no padding token anywhere. */
 export interface Batch {
   readonly inputIds: Int32Array; // [T]
-  /** [T]: labels shifted inside each sequence, `targets[t] = labels[t+1]`; the last of each sequence is IGNORE (-100). */
+  /** `[T]`: labels shifted inside each sequence, `targets[t] = labels[t+1]`; the last of each sequence is IGNORE (-100). */
   readonly targets: Int32Array;
   readonly positions: Int32Array; // [T], from 0 in each sequence unless the sample says otherwise
   readonly offsets: Int32Array; // [S+1]: sequence s is offsets[s] … offsets[s+1]; offsets[0] = 0, offsets[S] = T

@@ -11,6 +11,7 @@ export interface ChatMessage {
   readonly [key: string]: unknown;
 }
 
+/** What a chat template is given besides the messages. */
 export interface RenderChatOptions {
   /** Ends the text where the assistant's answer begins. */
   readonly addGenerationPrompt?: boolean;

@@ -23,6 +23,7 @@ export interface Dataset {
   readonly skipped: number;
 }
 
+/** How rows become samples. */
 export interface DatasetOptions {
   /** Null will do for files of `input_ids`. */
   readonly tokenizer: Tokenizer | null;

@@ -4,6 +4,7 @@ import type { Dataset } from './dataset.ts';
 import { firstFit } from './packing.ts';
 import { randomBelow, shuffleInPlace } from './random.ts';
 
+/** How samples are put in order and into batches. */
 export interface BatchOrderOptions {
   /** Rows in a micro-batch: samples, or with packing rows of up to `seqLength` tokens that hold several samples each. */
   readonly batchSize: number;

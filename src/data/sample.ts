@@ -5,7 +5,7 @@ export const IGNORE = -100;
 export interface Sample {
   readonly inputIds: Int32Array; // [T]
   readonly labels: Int32Array; // [T], IGNORE where nothing is learned; the very same array as inputIds when all is learned
-  /** [T]: the column of each token in its row, given only where dropped tokens make it differ from 0, 1, 2, … */
+  /** `[T]`: the column of each token in its row, given only where dropped tokens make it differ from 0, 1, 2, … */
   readonly positions?: Int32Array;
 }
 

@@ -5,6 +5,7 @@ import { checkOptions, type Prompt, promptIds } from './request.ts';
 import type { Sampling } from './sampling.ts';
 import { advance, newSequence, prefill, type Sequence } from './sequence.ts';
 
+/** What to write and when to stop. */
 export interface GenerateOptions extends Partial<Sampling> {
   /** At most so many new tokens; 256 unless given. */
   readonly maxTokens?: number;
@@ -14,9 +15,11 @@ export interface GenerateOptions extends Partial<Sampling> {
   readonly stopIds?: readonly number[];
   /** Ends it behind the token in work. */
   readonly signal?: AbortSignal;
+  /** Called with each token as it is chosen. */
   readonly onToken?: (token: GeneratedToken) => void;
 }
 
+/** One token of a text that is being written. */
 export interface GeneratedToken {
   readonly id: number;
   /** Text that is certain by now: of this token, of several, or of none yet. All of them joined are the whole text. */
@@ -55,11 +58,13 @@ export async function* generate(model: Model, tokenizer: Tokenizer | null, promp
   }
 }
 
+/** What to write for many prompts at a time. */
 export interface GenerateBatchOptions extends GenerateOptions {
   /** Texts in work at a time; 16 unless given. A frozen weight is read once for all of them. */
   readonly batchSize?: number;
 }
 
+/** A token, and the text it belongs to. */
 export interface BatchToken extends GeneratedToken {
   /** Which prompt it continues. */
   readonly prompt: number;

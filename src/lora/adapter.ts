@@ -98,6 +98,7 @@ export class Adapter {
     expel(this);
     this.#layout.dispose();
   }
+  /** The end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -49,9 +49,11 @@ export class ParameterArena {
     if (this.#gradients === null) throw new LowrankError('ERR_ARGUMENT', 'gradients: the adapter must be trainable (it was loaded without gradients)');
     return this.#gradients;
   }
+  /** Sets every gradient to 0. */
   zeroGradients(): void {
     if (this.#gradients !== null) fillInplace(this.#gradients, 0);
   }
+  /** Releases its memory, behind the work that is queued; more than once does no harm. */
   dispose(): void {
     this.parameters.dispose();
     this.#gradients?.dispose();

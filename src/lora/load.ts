@@ -11,6 +11,7 @@ import type { ResolvedLoraConfig } from './config.ts';
 import { refuseName, setAdapter } from './model-adapters.ts';
 import type { LayerLora } from './targets.ts';
 
+/** How an adapter is read. */
 export interface LoadAdapterOptions {
   /** `'default'` */
   readonly name?: string;

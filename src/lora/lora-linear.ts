@@ -10,6 +10,7 @@ import { normalizeLoraConfig, type LoraConfig } from './config.ts';
 import { drawA } from './init.ts';
 import { layOut, type AdapterLayout, type LoraModule, type LoraSite } from './layout.ts';
 
+/** One LoRA layer over a frozen matrix. */
 export interface LoraLinearOptions extends Pick<LoraConfig, 'rank' | 'alpha' | 'dropout' | 'useRslora' | 'init'> {
   /** Of the first A and of dropout; 0. */
   readonly seed?: number;
@@ -106,11 +107,13 @@ export class LoraLinear {
   merge(): Tensor {
     return loraMerge(this.#linear.parts[0]?.matrix as Tensor, this.a, this.b, this.scale, this.#linear.order);
   }
+  /** Releases its memory, behind the work that is queued; more than once does no harm. */
   dispose(): void {
     this.#layout.dispose();
     this.#linear.weight.dispose();
     this.#ownMatrix?.dispose();
   }
+  /** The end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose();
   }

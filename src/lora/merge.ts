@@ -14,6 +14,7 @@ export interface Merged {
   unmerge(): void;
   /** Gives the old matrices up: the merged ones are the model's from now on. Nothing after `unmerge`. */
   dispose(): void;
+  /** The end of a `using` block. */
   [Symbol.dispose](): void;
 }
 

@@ -15,6 +15,7 @@ const families: readonly Family[] = [llama, gpt2];
 /** Every `model_type` that {@link loadModel} takes. */
 export const supportedModels: readonly string[] = families.flatMap(({ types }) => types);
 
+/** Where a model is loaded to, and as what. */
 export interface LoadOptions {
   readonly device: Device;
   /** Converts the weights where the files have another dtype; without it they stay as stored, in the mapped files. */

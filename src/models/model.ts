@@ -21,6 +21,7 @@ export interface Cache {
   readonly capacity: number; // positions
   /** Positions filled so far. */
   length: number;
+  /** Releases its memory. */
   dispose(): void;
 }
 
@@ -58,6 +59,7 @@ export interface Model {
   hidden(batch: TokenBatch, checkpointing?: Checkpointing): Tensor;
   /** Logits [T, V] of hidden states. */
   logits(hidden: Tensor): Tensor;
+  /** Room for keys and values of `capacity` tokens. */
   newCache(capacity: number): Cache;
   /**
    * Runs T new tokens of one sequence behind what the cache holds; hidden states [T, C]. No gradient. `length`, where given, is
@@ -66,5 +68,6 @@ export interface Model {
   decode(ids: readonly number[], cache: Cache, length?: number): Tensor;
   /** Runs one new token of each of S sequences, each behind what its own cache holds; hidden states [S, C]. No gradient. */
   decodeEach(ids: readonly number[], caches: readonly Cache[]): Tensor;
+  /** Releases its memory. */
   dispose(): void;
 }

@@ -65,6 +65,7 @@ export class Linear {
     this.#parts = this.#parts.map((part, i) => ({ name: part.name, matrix: matrices[i] as Tensor }));
     return before;
   }
+  /** Releases the weight. */
   dispose(): void {
     this.#weight.dispose();
     for (const part of this.#parts) part.matrix.dispose();

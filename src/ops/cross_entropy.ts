@@ -3,6 +3,7 @@ import { launch } from '../kernel.ts';
 import { defineOp } from '../op.ts';
 import type { Tensor } from '../tensor.ts';
 
+/** Operands of the loss besides the activations. */
 export interface CrossEntropyOptions {
   /** [T] i32; −100 takes no part */
   readonly targets: Tensor;

@@ -3,6 +3,7 @@ import { launch } from '../kernel.ts';
 import { defineOp } from '../op.ts';
 import type { Tensor } from '../tensor.ts';
 
+/** The frozen part of a linear layer. */
 export interface LinearOperands {
   readonly weight: Weight; // [N, K], frozen
   readonly bias: Tensor | null; // [N] f32

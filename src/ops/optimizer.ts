@@ -11,6 +11,7 @@ export interface Gate {
 
 const gateOperands = ({ sumSquares: sum, losses, clip, lossScale = 1 }: Gate): [Tensor, Tensor, number, number] => [sum, losses, clip, lossScale];
 
+/** Numbers of one AdamW step. */
 export interface AdamwNumbers {
   readonly lr: number;
   readonly beta1: number;
@@ -33,6 +34,7 @@ export function adamwInplace(p: Tensor, m: Tensor, v: Tensor, g: Tensor, gate: G
   launch('adamw', p, m, v, g, ...gateOperands(gate), lr, beta1, beta2, eps, weightDecay, ...corrections);
 }
 
+/** Numbers of one SGD step. */
 export interface SgdNumbers {
   readonly lr: number;
   readonly momentum: number;

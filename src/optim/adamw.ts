@@ -7,6 +7,7 @@ import type { Tensor } from '../tensor.ts';
 import { firstLossScale, type LossScale } from './loss-scale.ts';
 import { arenaFaults, atLeastZero, belowOne, groupViews, queueGate, type GroupViews, type Optimizer, type StepOptions } from './optimizer.ts';
 
+/** Rates and decays; defaults are PyTorch's. */
 export interface AdamWOptions {
   readonly lr: number;
   /** Decay of the two moments; [0.9, 0.999]. */
@@ -71,11 +72,13 @@ export class AdamW implements Optimizer {
   stateTensors(): { m: Tensor; v: Tensor } {
     return { m: this.#moments[0], v: this.#moments[1] };
   }
+  /** Releases its moments; parameters and gradients stay. */
   dispose(): void {
     this.sumSquares.dispose();
     for (const { parameters, gradients, state } of this.#groups) [parameters, gradients, ...state].forEach((view) => view.dispose());
     for (const moment of this.#moments) moment.dispose();
   }
+  /** The end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose();
   }

@@ -7,13 +7,13 @@ import type { LossScale } from './loss-scale.ts';
 
 /** What one step is made under. */
 export interface StepOptions {
-  /** [micro-batches]: the step changes nothing unless all of these are finite. */
+  /** `[micro-batches]`: the step changes nothing unless all of these are finite. */
   readonly losses: Tensor;
   /** Greatest norm of the whole gradient; 0 (the default): not clipped. */
   readonly clip?: number;
   /** What the losses were multiplied by before they went back; the step takes it out again. 1 */
   readonly lossScale?: number;
-  /** [1]: where Σ g² goes, instead of the optimizer's own tensor. With a loss scale it is of the gradient as it lies there, scaled. */
+  /** `[1]`: where Σ g² goes, instead of the optimizer's own tensor. With a loss scale it is of the gradient as it lies there, scaled. */
   readonly sumSquares?: Tensor;
 }
 
@@ -29,12 +29,13 @@ export interface Optimizer {
   steps: number;
   /** By how much losses are multiplied before they go back, with f16 activations; null: not at all. `trainStep` heeds it and moves it on. */
   lossScale: LossScale | null;
-  /** [1]: Σ g² of the last step, before clipping. */
+  /** `[1]`: Σ g² of the last step, before clipping. */
   readonly sumSquares: Tensor;
   /** Queues Σ g² and the update; `lr` is for this step only. */
   step(options: StepOptions, lr?: number): void;
   /** What has to be saved beside `steps` to go on later, by name. The tensors stay the optimizer's. */
   stateTensors(): Readonly<Record<string, Tensor>>;
+  /** Releases what it keeps between steps; parameters and gradients stay. */
   dispose(): void;
 }
 

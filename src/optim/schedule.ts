@@ -5,6 +5,7 @@ export type ScheduleKind = 'constant' | 'linear' | 'cosine';
 
 export const scheduleKinds: readonly ScheduleKind[] = ['constant', 'linear', 'cosine'];
 
+/** How long a schedule is, and how high. */
 export interface ScheduleOptions {
   /** The highest rate, reached at the end of the warm-up. */
   lr: number;

@@ -7,6 +7,7 @@ import type { Tensor } from '../tensor.ts';
 import { firstLossScale, type LossScale } from './loss-scale.ts';
 import { arenaFaults, atLeastZero, belowOne, groupViews, queueGate, type GroupViews, type Optimizer, type StepOptions } from './optimizer.ts';
 
+/** Rate, momentum and decay; defaults are PyTorch's. */
 export interface SgdOptions {
   readonly lr: number;
   /** 0: none, and no state. */
@@ -65,11 +66,13 @@ export class Sgd implements Optimizer {
   stateTensors(): Record<string, Tensor> {
     return this.#buffer === null ? {} : { momentum: this.#buffer };
   }
+  /** Releases its momentum; parameters and gradients stay. */
   dispose(): void {
     this.sumSquares.dispose();
     for (const { parameters, gradients, state } of this.#groups) [parameters, gradients, ...state].forEach((view) => view.dispose());
     this.#buffer?.dispose();
   }
+  /** The end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose();
   }

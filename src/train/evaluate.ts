@@ -7,6 +7,7 @@ import { untaped } from '../tape.ts';
 import type { Tensor } from '../tensor.ts';
 import { tokenLoss, uploadBatch } from './token-loss.ts';
 
+/** How well a model predicts held-out data. */
 export interface Evaluation {
   /** Mean cross entropy of a token, in nats. */
   readonly loss: number;

@@ -11,6 +11,7 @@ import { Tape } from '../tape.ts';
 import type { Tensor } from '../tensor.ts';
 import { tokenLoss, uploadBatch } from './token-loss.ts';
 
+/** How one optimizer step is made. */
 export interface TrainStepOptions {
   /** Greatest norm of the whole gradient; 0 (the default): not clipped. */
   readonly clip?: number;
@@ -22,6 +23,7 @@ export interface TrainStepOptions {
   readonly lr?: number;
 }
 
+/** What one optimizer step came to. */
 export interface TrainStepResult {
   /** Mean over the trained tokens of all micro-batches, before the update; NaN without tokens. */
   readonly loss: number;

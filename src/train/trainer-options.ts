@@ -6,6 +6,7 @@ import type { Checkpointing, Model } from '../models/model.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { scheduleKinds, type ScheduleKind } from '../optim/schedule.ts';
 
+/** A run: what is trained, on what, how long, and what is written. */
 export interface TrainerOptions {
   readonly model: Model;
   /** The one to train; it must be active on the model. */

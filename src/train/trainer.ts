@@ -49,6 +49,7 @@ export class Trainer implements AsyncIterable<TrainEvent>, PromiseLike<EndEvent>
   then<A = EndEvent, B = never>(onEnd?: ((end: EndEvent) => A | PromiseLike<A>) | null, onError?: ((error: unknown) => B | PromiseLike<B>) | null): Promise<A | B> {
     return this.result.then(onEnd, onError);
   }
+  /** Every event of the run from its start, for `for await`. */
   [Symbol.asyncIterator](): AsyncIterator<TrainEvent, undefined> {
     const reader = this.#events.read();
     this.#readers += 1;
