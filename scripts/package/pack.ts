@@ -20,7 +20,7 @@ export function packInto(folder: string): Tarball {
   const { files } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { files: string[] };
   mkdirSync(stage, { recursive: true });
   for (const name of ['package.json', 'README.md', 'LICENSE', ...files.filter((each) => each !== 'prebuilds')]) {
-    if (!existsSync(path.join(root, name))) throw new Error(`pack: ${name} must be there; run npm run build`);
+    if (!existsSync(path.join(root, name))) throw new Error(`pack: ${name} must be there; run npm run build:all`);
     cpSync(path.join(root, name), path.join(stage, name), { recursive: true });
   }
   const binaries = prebuild(stage, true);
