@@ -49,7 +49,7 @@ describe.skipIf(!hasLibrary)('the C ABI', () => {
 
   it('the library needs nothing but the C and C++ runtime', () => {
     const needed = [...run('readelf', ['-d', library]).matchAll(/\(NEEDED\).*\[(.+?)\]/g)].map((match) => match[1] as string);
-    expect(needed.filter((name) => !/^(libc|libm|libstdc\+\+|libgcc_s|libpthread|libdl|ld-linux[-\w]*)\.so/.test(name))).toEqual([]);
+    expect(needed.filter((name) => !/^(libc|libm|libstdc\+\+|libgcc_s|libpthread|libdl|librt|ld-linux[-\w]*)\.so/.test(name))).toEqual([]);
   });
 
   it('keeps its promises, under ASan and UBSan', () => {
