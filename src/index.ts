@@ -29,6 +29,7 @@ export { defineOp, type Forward } from './op.ts';
 /** Every op: each queues a kernel, and on a tape records its gradient rule. */
 export * as ops from './ops/index.ts';
 export { AdamW, type AdamWOptions } from './optim/adamw.ts';
+export type { LossScale } from './optim/loss-scale.ts';
 export type { Optimizer, StepOptions } from './optim/optimizer.ts';
 export { schedule, type ScheduleKind, type ScheduleOptions } from './optim/schedule.ts';
 export { Sgd, type SgdOptions } from './optim/sgd.ts';
