@@ -21,16 +21,34 @@ GPU_FN float block_max(float value, float* most) {
   return all;
 }
 
+// scale * (softmax - onehot) of a row, in place of its logits. Numbers of half their size take the row's first half: each turn of the block
+// then writes where only this turn and those before have read.
+template <int kCount, class G, class T, class Gradient>
+GPU_FN void write_gradients(const T* logits, G* to, int64_t classes, const Gradient& gradient) {
+  const int64_t step = static_cast<int64_t>(blockDim.x) * kCount;
+  for (int64_t first = 0; first < classes; first += step) {
+    const int64_t i = first + static_cast<int64_t>(threadIdx.x) * kCount;
+    Floats<kCount> l{};
+    if (i < classes) {
+      l = load<kCount>(logits + i);
+      for (int j = 0; j < kCount; ++j) l.at[j] = gradient(i + j, l.at[j]);
+    }
+    if constexpr (sizeof(G) < sizeof(T)) __syncthreads();
+    if (i < classes) store<kCount>(to + i, l);
+  }
+}
+
 // A block is a row. The target is left out of the sum and brought in at the end: 1 - p is then a sum of the others and loses no
 // digits. NaN in a row makes its sum NaN; -inf is exp 0.
-template <int kCount, class T>
+template <int kCount, class T, class G>
 __global__ void __launch_bounds__(kMostRowThreads) loss_of_rows(LossRows p) {
   GPU_SHARED(shared);
   const int64_t row = blockIdx.x;
   const int32_t target = p.targets[row];
-  T* logits = static_cast<T*>(p.logits) + row * p.pitch;
+  const T* logits = static_cast<const T*>(p.logits) + row * p.pitch;
+  G* gradients = static_cast<G*>(p.logits) + row * p.pitch * static_cast<int64_t>(sizeof(T) / sizeof(G));
   if (target == kIgnoreIndex || !in_range(target, p.classes, p.first_row + row, p.report)) {
-    for_packs<kCount>(p.classes, [&](int64_t i) { store<kCount>(logits + i, Floats<kCount>{}); });
+    for_packs<kCount>(p.classes, [&](int64_t i) { store<kCount>(gradients + i, Floats<kCount>{}); });
     if (threadIdx.x == 0) p.losses[row] = 0.0;
     return;
   }
@@ -52,11 +70,7 @@ __global__ void __launch_bounds__(kMostRowThreads) loss_of_rows(LossRows p) {
   const double all = others + exp(static_cast<double>(of_target) - static_cast<double>(shift));
   const auto factor = static_cast<float>(static_cast<double>(p.scale) / all), at_target = static_cast<float>(-static_cast<double>(p.scale) * others / all);
   __syncthreads();  // every thread has read the target's logit
-  for_packs<kCount>(p.classes, [&](int64_t i) {
-    Floats<kCount> l = load<kCount>(logits + i);
-    for (int j = 0; j < kCount; ++j) l.at[j] = i + j == target ? at_target : expf(l.at[j] - shift) * factor;
-    store<kCount>(logits + i, l);
-  });
+  write_gradients<kCount>(logits, gradients, p.classes, [&](int64_t i, float logit) { return i == target ? at_target : expf(logit - shift) * factor; });
   // max - l first: log(sum) would vanish beside a max of 1e30.
   if (threadIdx.x == 0) p.losses[row] = static_cast<double>(most) - static_cast<double>(of_target) + log(all);
 }
@@ -69,16 +83,23 @@ __global__ void __launch_bounds__(kThreads) sum_of_losses(const double* losses, 
   if (threadIdx.x == 0) *loss = static_cast<float>(sum);
 }
 
+template <class T, class G>
+void launch_rows(Queue& queue, const LossRows& rows) {
+  by_packs<kPack<T>>(rows.classes, [&](auto count) {
+    constexpr int kCount = decltype(count)::value;
+    GPU_LAUNCH((loss_of_rows<kCount, T, G>), static_cast<unsigned>(rows.rows), row_threads(rows.classes, kCount), kShared, queue.stream(), rows);
+  }, Rows<T>{static_cast<T*>(rows.logits), rows.pitch});
+}
+
 }  // namespace
 
 void loss_rows(Queue& queue, const LossRows& rows) {
   if (rows.rows == 0) return;
   with_activation(rows.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
-    by_packs<kPack<T>>(rows.classes, [&](auto count) {
-      constexpr int kCount = decltype(count)::value;
-      GPU_LAUNCH((loss_of_rows<kCount, T>), static_cast<unsigned>(rows.rows), row_threads(rows.classes, kCount), kShared, queue.stream(), rows);
-    }, Rows<T>{static_cast<T*>(rows.logits), rows.pitch});
+    if (rows.gradient == rows.dtype) return launch_rows<T, T>(queue, rows);
+    if (rows.gradient == DType::bf16) return launch_rows<float, bf16>(queue, rows);
+    launch_rows<float, f16>(queue, rows);
   });
 }
 
@@ -91,7 +112,7 @@ void cross_entropy_inplace(const CrossEntropyInplace& op, Queue& queue) {
   auto* losses = queue.scratch_for<double>(rows);
   Report* report = queue.watch({"cross_entropy_inplace: target", classes});
   if (losses == nullptr || report == nullptr) return;
-  loss_rows(queue, {op.logits.data, op.logits.dtype, op.logits.pitch, op.targets.i32(), losses, report, rows, classes, 0, op.scale});
+  loss_rows(queue, {op.logits.data, op.logits.dtype, op.logits.dtype, op.logits.pitch, op.targets.i32(), losses, report, rows, classes, 0, op.scale});
   sum_losses(queue, losses, rows, op.loss.f32());
 }
 

@@ -25,6 +25,7 @@
 #endif
 
 #define GPU_FN __device__ __forceinline__
+#define GPU_HOST_FN __host__ __device__ __forceinline__
 
 namespace lowrank::cuda {
 

@@ -1,9 +1,11 @@
 #include "kernels.h"
+#include "lora/halves.h"
 #include "product.h"
 
 namespace lowrank::cuda {
 
 void linear(const Linear& op, Queue& queue) {
+  if (op.x.dtype != DType::f32) return linear_halves(queue, op);
   int64_t column = 0;
   for (int i = 0; i < op.w.parts; column += op.w.out[i++]) {
     Product product;
@@ -17,6 +19,7 @@ void linear(const Linear& op, Queue& queue) {
 }
 
 void linear_grad(const LinearGrad& op, Queue& queue) {
+  if (op.dy.dtype != DType::f32) return linear_grad_halves(queue, op);
   Product product;
   product.m = op.dy.rows(), product.n = op.w.in;
   int64_t column = 0;

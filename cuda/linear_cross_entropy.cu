@@ -1,5 +1,6 @@
 // The loss over the vocabulary, a chunk of rows at a time: logits, loss and gradient in place, dx. All logits never exist.
 #include "kernels.h"
+#include "linear_cross_entropy_halves.h"
 #include "loss_rows.h"
 #include "product.h"
 
@@ -45,6 +46,7 @@ void make_dx(const LinearCrossEntropy& op, const Chunk& chunk, Queue& queue) {
 }  // namespace
 
 void linear_cross_entropy(const LinearCrossEntropy& op, Queue& queue) {
+  if (op.x.dtype != DType::f32) return linear_cross_entropy_halves(queue, op, kHalvesLogitsBytes);
   const int64_t rows = op.x.rows(), classes = op.w.rows(), step = chunk_rows(rows, classes);
   auto* losses = queue.scratch_for<double>(rows);
   auto* logits = queue.scratch_for<float>(step * classes);
@@ -53,7 +55,7 @@ void linear_cross_entropy(const LinearCrossEntropy& op, Queue& queue) {
   for (int64_t first = 0; first < rows; first += step) {
     const Chunk chunk{first, rows - first < step ? rows - first : step, logits};
     make_logits(op, chunk, queue);
-    loss_rows(queue, {logits, DType::f32, classes, op.targets.i32() + first, losses + first, report, chunk.rows, classes, first, op.scale});
+    loss_rows(queue, {logits, DType::f32, DType::f32, classes, op.targets.i32() + first, losses + first, report, chunk.rows, classes, first, op.scale});
     if (op.dx.given()) make_dx(op, chunk, queue);
   }
   sum_losses(queue, losses, rows, op.loss.f32());

@@ -1,4 +1,5 @@
 #include "kernels.h"
+#include "lora/halves.h"
 #include "product.h"
 
 namespace lowrank::cuda {
@@ -98,6 +99,7 @@ Product make_db(const LoraLinearGrad& op, const Part& part) {
 }  // namespace
 
 void lora_linear(const LoraLinear& op, Queue& queue) {
+  if (op.x.dtype != DType::f32) return lora_linear_halves(queue, op);
   for_parts(op.w, op.parts, [&](const Part& part) {
     multiply(queue, make_u(op, part));
     multiply(queue, make_y(op, part));
@@ -105,6 +107,7 @@ void lora_linear(const LoraLinear& op, Queue& queue) {
 }
 
 void lora_linear_grad(const LoraLinearGrad& op, Queue& queue) {
+  if (op.x.dtype != DType::f32) return lora_linear_grad_halves(queue, op);
   auto* v = queue.scratch_for<float>(op.x.rows() * op.parts.ranks());
   if (v == nullptr) return;
   for_parts(op.w, op.parts, [&](const Part& part) {

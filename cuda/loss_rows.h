@@ -8,6 +8,7 @@ namespace lowrank::cuda {
 struct LossRows {
   void* logits;            // [rows, classes] of `dtype`, rows `pitch` apart; become scale * (softmax - onehot), those that are ignored 0
   DType dtype;
+  DType gradient;  // what they become: as `dtype`, or 16 bits in the first half of a row of f32
   int64_t pitch;
   const int32_t* targets;  // [rows]
   double* losses;          // [rows]

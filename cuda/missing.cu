@@ -1,5 +1,5 @@
-// Ops that have no kernel here yet, or none for 16-bit activations. Each fails when it is asked for, `auto` doesn't choose the device,
-// and the parity suite counts their cases as not run. Whoever writes one must take it out here: two definitions don't link.
+// Ops that have no kernel here yet. Each fails when it is asked for, `auto` doesn't choose the device, and the parity suite counts their
+// cases as not run. Whoever writes one must take it out here: two definitions don't link.
 #include "missing.h"
 
 #include "kernels.h"
@@ -8,13 +8,6 @@
   OP(attention, Attention)           \
   OP(attention_grad, AttentionGrad)  \
   OP(attention_cache, AttentionCache)
-
-#define MISSING_IN_16_BITS(OP) \
-  OP(linear)                   \
-  OP(linear_grad)              \
-  OP(lora_linear)              \
-  OP(lora_linear_grad)         \
-  OP(linear_cross_entropy)
 
 namespace lowrank::cuda {
 
@@ -25,13 +18,7 @@ MISSING_OPS(OP)
 
 const char* missing_ops() {
 #define OP(stem, ...) " " #stem
-  return "there is no kernel yet for" MISSING_OPS(OP) ", and none in 16 bits for" MISSING_IN_16_BITS(OP);
-#undef OP
-}
-
-bool only_f32(int32_t op) {
-#define OP(stem) op == static_cast<int32_t>(Op::stem) ||
-  return MISSING_IN_16_BITS(OP) false;
+  return "there is no kernel yet for" MISSING_OPS(OP);
 #undef OP
 }
 

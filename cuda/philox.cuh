@@ -40,12 +40,29 @@ GPU_FN PhiloxWords philox(const Dropout& drop, uint64_t block) {
   return {{c0, c1, c2, c3}};
 }
 
+// That of `element`, among those of its block.
+GPU_FN uint32_t word_of(const PhiloxWords& words, int64_t element) {
+  const int64_t which = element % 4;
+  return which < 2 ? (which == 0 ? words.at[0] : words.at[1]) : (which == 2 ? words.at[2] : words.at[3]);
+}
+
+// Bit e is set: element + e stays. For eight neighbours; two calls where the first is a multiple of four.
+GPU_FN uint32_t kept_of_eight(const Dropout& drop, int64_t element) {
+  uint32_t kept = 0;
+  PhiloxWords words{};
+  GPU_NO_UNROLL  // where the blocks of four begin is not known, and eight calls would be laid out
+  for (int e = 0; e < 8; ++e) {
+    const int64_t number = element + e;
+    if (e == 0 || number % 4 == 0) words = philox(drop, static_cast<uint64_t>(number) / 4);
+    kept |= (word_of(words, number) >= drop.threshold ? 1u : 0u) << e;
+  }
+  return kept;
+}
+
 // 0 or 1 / (1 - p), for one element of a tensor.
 GPU_FN float dropout_factor(const Dropout& drop, int64_t element) {
   const PhiloxWords words = philox(drop, static_cast<uint64_t>(element) / 4);
-  const int64_t which = element % 4;
-  const uint32_t word = which < 2 ? (which == 0 ? words.at[0] : words.at[1]) : (which == 2 ? words.at[2] : words.at[3]);
-  return word < drop.threshold ? 0.0f : drop.keep;
+  return word_of(words, element) < drop.threshold ? 0.0f : drop.keep;
 }
 
 }  // namespace lowrank::cuda

@@ -7,6 +7,7 @@ namespace lowrank::cuda::ptx {
 #ifdef LOWRANK_CUSIM
 
 inline void cp_async16(void* to, const void* from, bool given, CUSIM_SITE) { cusim::async_copy(to, from, 16, given ? 16 : 0, {file, line}); }
+inline void cp_async16(void* to, const void* from, int bytes, CUSIM_SITE) { cusim::async_copy(to, from, 16, static_cast<size_t>(bytes), {file, line}); }
 inline void cp_async_commit() { cusim::async_commit(); }
 template <int kUnderWay>
 inline void cp_async_wait() { cusim::async_wait(kUnderWay); }
@@ -26,6 +27,10 @@ GPU_FN uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__c
 // 16 bytes from device memory to shared memory, or 16 zeros. Both 16-byte aligned.
 GPU_FN void cp_async16(void* to, const void* from, bool given) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(given ? 16 : 0) : "memory");
+}
+// The first `bytes` (0 to 16) of them, which alone are read, and zeros.
+GPU_FN void cp_async16(void* to, const void* from, int bytes) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
 }
 GPU_FN void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kUnderWay>

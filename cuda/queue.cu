@@ -41,6 +41,7 @@ Queue::~Queue() {
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
   for (void* old : outgrown_) cudaFree(old);
   cudaFree(scratch_);
+  cudaFree(workspace_);
   cudaFree(reports_);
   if (owns_stream_ && stream_ != nullptr) cudaStreamDestroy(stream_);
 }
@@ -72,6 +73,18 @@ void* Queue::scratch(int64_t bytes) {
   scratch_used_ += size;
   declare_scratch(memory, bytes);
   return memory;
+}
+
+void* Queue::workspace(int64_t bytes) {
+  if (bytes > workspace_bytes_) {
+    void* memory = nullptr;
+    if (!succeeded(cudaMalloc(&memory, static_cast<size_t>(bytes)), "memory for a product", failure_)) return nullptr;
+    if (workspace_ != nullptr) outgrown_.push_back(workspace_);
+    workspace_ = memory;
+    workspace_bytes_ = bytes;
+  }
+  declare_scratch(workspace_, bytes);
+  return workspace_;
 }
 
 Report* Queue::watch(const Watch& watch) {

@@ -39,6 +39,8 @@ class Queue {
   T* scratch_for(int64_t count) {
     return static_cast<T*>(scratch(count * static_cast<int64_t>(sizeof(T))));
   }
+  // 256-byte aligned memory that a product may use until the op's next product. nullptr: the op has been failed.
+  void* workspace(int64_t bytes);
   __attribute__((format(printf, 3, 4))) void fail(const char* code, const char* format, ...);
   // For kernels that look indices up. The failure comes with the next synchronize or download.
   Report* watch(const Watch& watch);
@@ -66,6 +68,8 @@ class Queue {
   Failure* failure_ = nullptr;
   char* scratch_ = nullptr;
   int64_t scratch_bytes_ = 0, scratch_used_ = 0;
+  void* workspace_ = nullptr;
+  int64_t workspace_bytes_ = 0;
   std::vector<void*> outgrown_;  // scratch that this op still uses
   Report* reports_ = nullptr;    // [kWatches]
   std::vector<Watch> watches_;

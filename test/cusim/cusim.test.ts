@@ -1,10 +1,12 @@
 import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 const build = path.resolve(here, '../../build/cusim');
+const release = path.resolve(here, '../../build/Release');
 
 interface Claim {
   readonly holds: boolean;
@@ -12,22 +14,23 @@ interface Claim {
   readonly evidence: string;
 }
 
-/** What the emulator's own tests claim, a line each: `ok` or `FAIL`, the claim, the evidence. */
-function claimsOf(mode: 'fast' | 'checked'): Claim[] {
-  const { stdout, stderr, signal } = spawnSync(path.join(build, `cusim_${mode}`), { encoding: 'utf8', timeout: 60_000 });
+/** What a program of tests claims, a line each: `ok` or `FAIL`, the claim, the evidence. */
+function claimsOf(program: string): Claim[] {
+  const { stdout, stderr, signal } = spawnSync(program, { encoding: 'utf8', timeout: 180_000 });
   const claims = stdout.split('\n').filter((line) => line !== '').map((line) => {
     const [word, what = '', evidence = ''] = line.split('\t');
     return { holds: word === 'ok', what, evidence };
   });
-  const end: Claim = { holds: signal === null && claims.length > 20, what: 'the emulator runs to its end', evidence: `${signal ?? ''} ${stderr}` };
+  const end: Claim = { holds: signal === null && claims.length > 20, what: 'the program runs to its end', evidence: `${signal ?? ''} ${stderr}` };
   return [...claims, end];
 }
 
 if (process.platform === 'linux' && process.arch === 'x64') {
   execFileSync('cmake', ['-S', here, '-B', build, '-DCMAKE_BUILD_TYPE=Release'], { stdio: ['ignore', 'ignore', 'inherit'] });
   execFileSync('cmake', ['--build', build], { stdio: ['ignore', 'ignore', 'inherit'] });
-  describe.each(['fast', 'checked'] as const)('the CUDA emulator, %s', (mode) => {
-    for (const { holds, what, evidence } of claimsOf(mode)) {
+  const programs = [path.join(build, 'cusim_fast'), path.join(build, 'cusim_checked'), path.join(release, 'cusim_kernels_fast'), path.join(release, 'cusim_kernels_checked')];
+  describe.each(programs.filter(existsSync))('%s', (program) => {
+    for (const { holds, what, evidence } of claimsOf(program)) {
       it(what, () => expect(holds, evidence).toBe(true));
     }
   });

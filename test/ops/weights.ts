@@ -16,9 +16,18 @@ export function frozenWeight(bench: Bench, parts: readonly number[], K: number, 
 /** Products of so few rows (decoding) are taken in f32 at any precision. */
 const fewRows = 32;
 
-/** What a device that rounds takes for a factor of a frozen product of T rows: bf16 with `medium`, else the numbers themselves. */
+/**
+ * What a device takes for a factor of a frozen product of T rows: with activations of 16 bits the weights are in these too; bf16 with
+ * `medium`; else the numbers themselves.
+ */
 export function frozenFactor(bench: Bench, values: Float64Array, T: number): Float64Array {
+  if (bench.activations !== 'f32') return bench.rounded(values);
   return bench.device.info.matmulPrecision === 'medium' && T > fewRows ? values.map((value) => roundTo(value, 'bf16')) : values;
+}
+
+/** What rounding to the activations' dtype costs, relatively, at most; 0 where they are f32. */
+export function halfRounding(bench: Bench): number {
+  return { f32: 0, f16: 2 ** -11, bf16: 2 ** -8 }[bench.activations];
 }
 
 /** a [T, K] times b [N, K] transposed, of absolute values: what the errors of a product are measured against. */

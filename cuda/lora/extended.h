@@ -1,0 +1,29 @@
+// A product that is extended along k by the ranks of an adapter, and by a bias: in the borders where there are any and they are wide enough,
+// in matrices of their own elsewhere.
+#pragma once
+#include "../gemm/matrices.h"
+#include "spread.h"
+
+namespace lowrank::cuda {
+
+struct Extended {
+  DType dtype = DType::bf16;
+  int64_t rows = 0;
+  Halves left;              // [rows, long]: x or dy
+  const Tensor* bordered = nullptr;  // what `left` is, if it has a border
+  int64_t deep = 0;         // k without the extension
+  const Weight* w = nullptr;
+  bool forward = true;      // against W^T, else W
+  PartList parts;           // none: no adapter
+  Ranked of_rows;           // u or v: [rows, ranks]
+  Ranked of_columns;        // B or A: for each column of C
+  void* c = nullptr;
+  int64_t c_pitch = 0;
+  const float* bias = nullptr;
+  const void* carry = nullptr;
+  int64_t carry_pitch = 0;
+};
+
+void multiply_extended(Queue& queue, const Extended& product);
+
+}  // namespace lowrank::cuda

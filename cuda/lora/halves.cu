@@ -1,0 +1,157 @@
+#include "halves.h"
+
+#include "extended.h"
+#include "masked.h"
+#include "skinny.h"
+
+namespace lowrank::cuda {
+
+namespace {
+
+// x or dy as the left factor.
+void set_left(Queue& queue, Extended& p, const Tensor& tensor) {
+  p.dtype = tensor.dtype, p.rows = tensor.rows(), p.deep = tensor.cols();
+  p.left = halves_of(queue, tensor, 0, tensor.cols());
+  if (p.left.bordered) p.bordered = &tensor;
+}
+
+Extended forward_of(Queue& queue, const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias, const Tensor& carry) {
+  Extended p;
+  set_left(queue, p, x);
+  p.w = &w;
+  p.c = y.data, p.c_pitch = y.pitch;
+  if (bias.given()) p.bias = bias.f32();
+  if (carry.given()) p.carry = carry.data, p.carry_pitch = carry.pitch;
+  return p;
+}
+
+Extended backward_of(Queue& queue, const Tensor& dx, const Tensor& dy, const Weight& w) {
+  Extended p;
+  set_left(queue, p, dy);
+  p.w = &w, p.forward = false;
+  p.c = dx.data, p.c_pitch = dx.pitch;
+  return p;
+}
+
+Slots both_halves(int64_t padded) {
+  Slots slots;
+  slots.count = static_cast<int32_t>(2 * padded), slots.copies = 2, slots.padded = true;
+  slots.low[1] = true;
+  return slots;
+}
+
+// High and low halves of `from` [columns] for skinny products by rows: [2 * padded, columns]. Those of u or v [rows, ranks] for skinny
+// products by columns: [rows, 2 * padded]. What has no memory is what has failed.
+Spread side_of(Queue& queue, Skinny& product, const Ranked& from, int64_t columns) {
+  product.side_pitch = whole_pieces(columns);
+  auto* side = queue.scratch_for<uint16_t>(2 * product.parts.padded() * product.side_pitch);
+  product.side = side;
+  return {product.dtype, side, 1, product.side_pitch, columns, 0, from, product.parts, both_halves(product.parts.padded())};
+}
+Spread tall_of(Queue& queue, Skinny& product, const float* from) {
+  const int64_t width = 2 * product.parts.padded();
+  auto* tall = queue.scratch_for<uint16_t>(product.rows * width);
+  product.tall = tall;
+  return {product.dtype, tall, width, 1, product.rows, 0, {from, product.parts.ranks(), 1, false}, product.parts, both_halves(product.parts.padded())};
+}
+
+Skinny skinny_of(const Extended& left, const PartList& parts) {
+  Skinny product;
+  product.dtype = left.dtype;
+  product.z = left.left.data, product.z_pitch = left.left.pitch;
+  product.rows = left.rows, product.mask_pitch = left.deep;
+  product.parts = parts;
+  return product;
+}
+
+float keep_of(const LoraParts& parts) { return 1.0f / (1.0f - parts.dropout); }
+
+SkinnyRows rows_into(float* out, const LoraParts& parts, float factor) {
+  SkinnyRows rows;
+  rows.out = out;
+  for (int i = 0; i < kMaxParts; ++i) rows.scale[i] = parts.scale[i] * factor;
+  return rows;
+}
+
+// v = s dy B, and dB += dy^T u, in one pass over dy.
+bool make_v_and_db(Queue& queue, const LoraLinearGrad& op, const Extended& dy, const PartList& parts, float* v) {
+  Skinny product = skinny_of(dy, parts);
+  product.windows = windows_by_part(parts);
+  const Spread side = side_of(queue, product, {op.b.f32(), 0, 0, true}, op.w.rows()), tall = tall_of(queue, product, op.u.f32());
+  if (side.to == nullptr || tall.to == nullptr) return false;
+  spread(queue, {side, tall});
+  const SkinnyRows rows = rows_into(v, op.parts, 1.0f);
+  SkinnyColumns columns;
+  columns.out = op.db.f32(), columns.flat_b = true;
+  skinny(queue, product, &rows, &columns);
+  return true;
+}
+
+// dA += v^T xhat
+bool make_da(Queue& queue, const LoraLinearGrad& op, const PartList& parts, const float* v) {
+  Extended x;
+  set_left(queue, x, op.x);
+  Skinny product = skinny_of(x, parts);
+  product.windows = windows_over(parts, op.w.in, op.parts);
+  const Spread tall = tall_of(queue, product, v);
+  if (x.left.data == nullptr || tall.to == nullptr) return false;
+  spread(queue, {tall});
+  SkinnyColumns columns;
+  columns.out = op.da.f32(), columns.rank_pitch = op.w.in, columns.scale = keep_of(op.parts);
+  skinny(queue, product, nullptr, &columns);
+  return true;
+}
+
+// A mask can't lie on a border: the masked low-rank term is made first, and the product is added to it.
+void start_with_masked(Queue& queue, const LoraLinearGrad& op, const PartList& parts, const float* v, Extended& p) {
+  MaskedLowRank term{p.dtype, op.dx.data, op.dx.pitch, op.dx.rows(), op.dx.cols(), v, op.a.f32(), parts, {}};
+  for (int i = 0; i < kMaxParts; ++i) term.masks[i] = dropout_of(op.parts, i);
+  masked_low_rank(queue, term);
+  p.carry = op.dx.data, p.carry_pitch = op.dx.pitch;
+}
+
+}  // namespace
+
+void linear_halves(Queue& queue, const Linear& op) { multiply_extended(queue, forward_of(queue, op.y, op.x, op.w, op.bias, op.carry)); }
+
+void linear_grad_halves(Queue& queue, const LinearGrad& op) { multiply_extended(queue, backward_of(queue, op.dx, op.dy, op.w)); }
+
+void lora_linear_halves(Queue& queue, const LoraLinear& op) {
+  Extended p = forward_of(queue, op.y, op.x, op.w, op.bias, op.carry);
+  if (p.left.data == nullptr) return;
+  p.parts = parts_of(op.w, op.parts);
+  if (p.parts.ranks() > 0) {
+    Skinny product = skinny_of(p, p.parts);
+    product.windows = windows_over(p.parts, op.w.in, op.parts);
+    const Spread side = side_of(queue, product, {op.a.f32(), 1, op.w.in, false}, op.w.in);
+    if (side.to == nullptr) return;
+    spread(queue, {side});
+    const SkinnyRows rows = rows_into(op.u.f32(), op.parts, keep_of(op.parts));
+    skinny(queue, product, &rows, nullptr);
+  }
+  p.of_rows = {op.u.f32(), op.parts.ranks(), 1, false};
+  p.of_columns = {op.b.f32(), 0, 0, true};
+  multiply_extended(queue, p);
+}
+
+void lora_linear_grad_halves(Queue& queue, const LoraLinearGrad& op) {
+  Extended p = backward_of(queue, op.dx, op.dy, op.w);
+  if (p.left.data == nullptr) return;
+  const PartList parts = parts_of(op.w, op.parts);
+  float* v = nullptr;
+  if (parts.ranks() > 0) {
+    v = queue.scratch_for<float>(p.rows * parts.ranks());
+    if (v == nullptr || !make_v_and_db(queue, op, p, parts, v) || !make_da(queue, op, parts, v)) return;
+  }
+  if (!op.dx.given()) return;
+  if (parts.ranks() > 0 && op.parts.dropout > 0.0f) {
+    start_with_masked(queue, op, parts, v, p);
+  } else if (parts.ranks() > 0) {
+    p.parts = parts;
+    p.of_rows = {v, parts.ranks(), 1, false};
+    p.of_columns = {op.a.f32(), 1, op.w.in, false};
+  }
+  multiply_extended(queue, p);
+}
+
+}  // namespace lowrank::cuda

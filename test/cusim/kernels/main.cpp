@@ -1,0 +1,8 @@
+#include "operands.cuh"
+
+int main() {
+  kernels::test_gemm();
+  kernels::test_adapters();
+  kernels::test_loss();
+  return planted::failures == 0 ? 0 : 1;
+}
