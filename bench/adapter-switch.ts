@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { deviceParty, type Party, spread, takeTurns } from '../src/cli/turns.ts';
 import { type Adapter, attachLora, loadAdapter, loadModel, makeBatch, type Model, setAdapter } from '../src/index.ts';
-import { noise } from '../src/cli/layer-work.ts';
+import { noise } from '../src/cli/noise.ts';
 import { scope } from '../src/scope.ts';
 import { uploadBatch } from '../src/train/token-loss.ts';
 import type { Bench } from './bench.ts';

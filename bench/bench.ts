@@ -16,6 +16,8 @@ export interface BenchOptions {
   readonly precision: MatmulPrecision;
   /** Turns of each party; null: the bench's own choice. */
   readonly rounds: number | null;
+  /** Seconds after which a bench of several shapes or pairs takes up no more of them; null: all. */
+  readonly seconds: number | null;
   /** Bytes of memory of a run that is kept short of it; null: the bench's own choice. */
   readonly limit: number | null;
 }
@@ -24,9 +26,11 @@ export interface BenchOptions {
 export interface BenchContext {
   readonly options: BenchOptions;
   readonly device: Device;
+  /** Type of x, y and their gradients there. */
+  readonly activations: DType;
   /** The same processor with matmulPrecision 'medium', for benches that show both; null where that would gain nothing, or is `device`. */
   readonly medium: Device | null;
-  /** PyTorch + PEFT, with as many threads as the device; null: not asked for, or not there. */
+  /** PyTorch + PEFT, with as many threads as the device and on a GPU if it is one; null: not asked for, or not there. */
   readonly peers: Peers | null;
   /** null: the program could not be built. */
   readonly peak: PeakMeter | null;
@@ -45,5 +49,7 @@ export interface Bench {
   readonly about: string;
   /** Whether `npm run bench` without `--only` runs it: short ones only. */
   readonly usual: boolean;
+  /** It runs on `context.device`, whatever that is; otherwise on a CPU only. */
+  readonly anyDevice?: boolean;
   run(context: BenchContext): Promise<BenchResult>;
 }

@@ -1,5 +1,5 @@
 import path from 'node:path';
-import { noise } from '../src/cli/layer-work.ts';
+import { noise } from '../src/cli/noise.ts';
 import { deviceParty, type Party, ratioSpread, spread, takeTurns } from '../src/cli/turns.ts';
 import type { Device } from '../src/device.ts';
 import { type Adapter, attachLora, generate, generateBatch, loadModel, mergeAdapter, type Model, setAdapter } from '../src/index.ts';

@@ -7,14 +7,15 @@ import type { ModelShape } from './shapes.ts';
 /** Llama 2 7B. */
 export const llama7b: ModelShape = {
   family: 'llama', name: "Llama-7B's shape", hidden: 4096, layers: 32, heads: 32, kvHeads: 32, intermediate: 11008, vocab: 32000, positions: 4096,
+  tied: false, large: true,
 };
 
 const shardBytes = 5e9; // as transformers cuts them
 const chunkBytes = 16 << 20;
 const bytesOf = ({ shape }: TensorSpec): number => 2 * shape.reduce((n, dim) => n * dim, 1);
 
-/** All tensors in the order in which transformers names them; the head is a matrix of its own. */
-function tensorsOf({ hidden, layers, heads, kvHeads, intermediate, vocab }: ModelShape): TensorSpec[] {
+/** All tensors in the order in which transformers names them. */
+function tensorsOf({ hidden, layers, heads, kvHeads, intermediate, vocab, tied = true }: ModelShape): TensorSpec[] {
   const keyRows = (hidden / heads) * kvHeads;
   const tensor = (name: string, ...shape: number[]): TensorSpec => ({ name: `${name}.weight`, dtype: 'BF16', shape });
   const block = (at: string): TensorSpec[] => [
@@ -29,7 +30,7 @@ function tensorsOf({ hidden, layers, heads, kvHeads, intermediate, vocab }: Mode
     tensor(`${at}.self_attn.v_proj`, keyRows, hidden),
   ];
   const blocks = Array.from({ length: layers }, (_, i) => block(`model.layers.${i}`)).flat();
-  return [tensor('model.embed_tokens', vocab, hidden), ...blocks, tensor('model.norm', hidden), tensor('lm_head', vocab, hidden)];
+  return [tensor('model.embed_tokens', vocab, hidden), ...blocks, tensor('model.norm', hidden), ...(tied ? [] : [tensor('lm_head', vocab, hidden)])];
 }
 
 /** Tensors in order, a new shard where one would become too long. */
@@ -98,6 +99,6 @@ function configOf(shape: ModelShape): object {
   return {
     architectures: ['LlamaForCausalLM'], model_type: 'llama', hidden_act: 'silu', hidden_size: shape.hidden, intermediate_size: shape.intermediate,
     max_position_embeddings: shape.positions, num_attention_heads: shape.heads, num_hidden_layers: shape.layers, num_key_value_heads: shape.kvHeads,
-    rms_norm_eps: 1e-5, rope_theta: 10000, tie_word_embeddings: false, vocab_size: shape.vocab, torch_dtype: 'bfloat16', bos_token_id: 1, eos_token_id: 2,
+    rms_norm_eps: 1e-5, rope_theta: 10000, tie_word_embeddings: shape.tied ?? true, vocab_size: shape.vocab, torch_dtype: 'bfloat16', bos_token_id: 1, eos_token_id: 2,
   };
 }

@@ -1,8 +1,11 @@
 // npm run bench -- --help
+import path from 'node:path';
 import { type Device, openDevice } from '../src/device.ts';
 import { adapterSwitch } from './adapter-switch.ts';
 import type { Bench, BenchContext } from './bench.ts';
 import { boundary } from './boundary.ts';
+import { block } from './cuda/block.ts';
+import { skinny } from './cuda/skinny.ts';
 import { decode } from './decode.ts';
 import { large } from './large.ts';
 import { loraLinear } from './lora-linear.ts';
@@ -13,7 +16,7 @@ import { openPeakMeter } from './peak.ts';
 import { findPeers } from './peers.ts';
 import { profile } from './profile.ts';
 import { rmsNorm } from './rms-norm.ts';
-import { saveResult } from './save.ts';
+import { recordOf, saveResult, writeRecord } from './save.ts';
 import { scaling } from './scaling.ts';
 import { step } from './step.ts';
 import { renderTable } from './table.ts';
@@ -31,6 +34,8 @@ const benches: Readonly<Record<string, Bench>> = {
   large,
   profile,
   scaling,
+  skinny,
+  block,
 };
 
 const options = readCommandLine(process.argv.slice(2), benches);
@@ -38,10 +43,10 @@ if (options.help) console.log(helpText(benches));
 else await runAll();
 
 async function runAll(): Promise<void> {
-  await using device = await openDevice('cpu', { matmulPrecision: options.precision });
+  await using device = await openDevice(options.device, { matmulPrecision: options.precision });
   await using medium = await openMedium();
-  const peers = options.peers ? findPeers(options.python, device.info.threads) : null;
-  const context: BenchContext = { options, device, medium, peers, peak: openPeakMeter() };
+  const peers = options.peers ? findPeers(options.python, { threads: device.info.threads, gpu: device.kind === 'cuda' }) : null;
+  const context: BenchContext = { options, device, activations: 'f32', medium, peers, peak: openPeakMeter(device.kind) };
   console.log(`${device.info.name}, kernels ${device.info.kernels}, ${device.info.threads} threads, matmulPrecision ${device.info.matmulPrecision}`);
   try {
     for (const name of options.names) await runOne(name, benches[name] as Bench, context);
@@ -52,7 +57,7 @@ async function runAll(): Promise<void> {
 
 /** null where it would compute as `highest` does. */
 async function openMedium(): Promise<Device | null> {
-  if (options.precision === 'medium') return null;
+  if (options.precision === 'medium' || options.device !== 'cpu') return null;
   const device = await openDevice('cpu', { matmulPrecision: 'medium' });
   if (device.info.matmulPrecision === 'medium') return device;
   device.close();
@@ -64,5 +69,6 @@ async function runOne(name: string, bench: Bench, context: BenchContext): Promis
   const result = await bench.run(context);
   for (const [title, rows] of Object.entries(result.tables)) console.log(`\n${name}: ${title}\n\n${renderTable(rows)}`);
   console.log(`(${((performance.now() - start) / 1000).toFixed(0)} s)`);
+  if (options.json !== null) writeRecord(path.join(options.json, `${name}${options.shape === null ? '' : `-${options.shape}`}.json`), recordOf(name, result, context));
   if (options.save) console.log(`saved as ${saveResult(name, result, context)}`);
 }

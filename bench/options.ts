@@ -6,6 +6,10 @@ import type { Bench, BenchOptions } from './bench.ts';
 export interface CommandLine extends BenchOptions {
   readonly help: boolean;
   readonly save: boolean;
+  /** Where each bench leaves its record besides; null: nowhere. */
+  readonly json: string | null;
+  /** cpu, cuda, cuda:N, or cusim, which is for tests of the benches. */
+  readonly device: string;
   readonly peers: boolean;
   readonly python: string | undefined;
   readonly names: readonly string[];
@@ -29,9 +33,12 @@ export function readCommandLine(args: readonly string[], benches: Readonly<Recor
       rounds: { type: 'string' },
       limit: { type: 'string' },
       save: { type: 'boolean', default: false },
+      json: { type: 'string' },
+      device: { type: 'string', default: 'cpu' },
+      seconds: { type: 'string' },
     },
   });
-  const { help, save, peers, python, all } = values;
+  const { help, save, peers, python, all, device } = values;
   const precision = matmulPrecisions.find((each) => each === values.precision);
   if (precision === undefined) throw new Error(`bench: --precision must be one of ${matmulPrecisions.join(', ')} (found ${values.precision})`);
   const [dtype, rounds] = [dtypes.find((each) => each === values.dtype), values.rounds === undefined ? null : Number(values.rounds)];
@@ -39,13 +46,19 @@ export function readCommandLine(args: readonly string[], benches: Readonly<Recor
   if (rounds !== null && !(Number.isInteger(rounds) && rounds >= 1)) throw new Error(`bench: --rounds must be a whole number of at least 1 (found ${values.rounds})`);
   const limit = values.limit === undefined ? null : Number(values.limit);
   if (limit !== null && !(Number.isInteger(limit) && limit > 0)) throw new Error(`bench: --limit must be a number of bytes (found ${values.limit})`);
-  return { help, save, peers, python, all, dtype, precision, rounds, limit, shape: values.shape ?? null, names: chosenNames(values.only, all, benches) };
+  const seconds = values.seconds === undefined ? null : Number(values.seconds);
+  if (seconds !== null && !(seconds > 0)) throw new Error(`bench: --seconds must be a number above 0 (found ${values.seconds})`);
+  const names = chosenNames(values.only, all, device, benches);
+  return {
+    help, save, peers, python, all, device, dtype, precision, rounds, limit, seconds, names,
+    json: values.json ?? null, shape: values.shape ?? null,
+  };
 }
 
-function chosenNames(only: string | undefined, all: boolean, benches: Readonly<Record<string, Bench>>): readonly string[] {
-  const names = Object.keys(benches);
+function chosenNames(only: string | undefined, all: boolean, device: string, benches: Readonly<Record<string, Bench>>): readonly string[] {
+  const names = Object.keys(benches).filter((name) => device === 'cpu' || benches[name]?.anyDevice);
   if (only === undefined) return names.filter((name) => all || benches[name]?.usual);
-  for (const name of only.split(',')) if (!names.includes(name)) throw new Error(`bench: --only must name some of ${names.join(', ')} (found ${name})`);
+  for (const name of only.split(',')) if (!names.includes(name)) throw new Error(`bench: --only must name some of ${names.join(', ')}${device === 'cpu' ? '' : ` on ${device}`} (found ${name})`);
   return only.split(',');
 }
 
@@ -53,7 +66,7 @@ export function helpText(benches: Readonly<Record<string, Bench>>): string {
   const width = Math.max(...Object.keys(benches).map((name) => name.length));
   return [
     'npm run bench -- [--only NAME,NAME] [--all] [--peers [--python FILE]] [--shape NAME] [--dtype bf16|f16|f32]',
-    '             [--precision highest|medium] [--rounds N] [--limit BYTES] [--save]',
+    '             [--device cpu|cuda|cuda:N] [--precision highest|medium] [--rounds N] [--seconds N] [--limit BYTES] [--save] [--json FOLDER]',
     '',
     '--all     every bench and shape instead of a short set',
     '--peers   PyTorch + PEFT on the same work in turns (a Python with torch, transformers, peft: --python, LOWRANK_PEERS_PYTHON, .peers/)',
@@ -61,9 +74,11 @@ export function helpText(benches: Readonly<Record<string, Bench>>): string {
     '--precision medium: products of frozen weights in bf16 where that is faster (lora-linear and step show both without it)',
     '--rounds  turns of each side; steps of large',
     '--limit   memory of the second run of large; half of what its weights take without it',
-    '--save    bench/results/cpu-NAME-DATE.json',
+    '--seconds takes up no more shapes after that time (lora-linear, skinny, block; pairs of step)',
+    '--device  a GPU: those marked with a plus',
+    '--save    bench/results/DEVICE-NAME-DATE.json; --json FOLDER: the same as FOLDER/NAME.json',
     '',
-    ...Object.entries(benches).map(([name, { about, usual }]) => `${usual ? '*' : ' '} ${name.padEnd(width)}  ${about}`),
+    ...Object.entries(benches).map(([name, { about, usual, anyDevice }]) => `${usual ? '*' : ' '}${anyDevice ? '+' : ' '} ${name.padEnd(width)}  ${about}`),
     '',
     '* the short set. The kernels without Node: bench/native/CMakeLists.txt.',
   ].join('\n');

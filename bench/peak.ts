@@ -1,11 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Party } from '../src/cli/turns.ts';
 import { startLineWorker } from './line-worker.ts';
 
-/** f32 multiply-adds, bf16 dot products (GFLOP/s); reads, copies, copies around the caches (GB/s; a copy counts both sides). */
+/**
+ * f32 multiply-adds, bf16 dot products (GFLOP/s); reads, copies, copies around the caches (GB/s; a copy counts both sides). A GPU's bf16 is
+ * a large product by cublasLt, its copy one on the device; it has no other.
+ */
 export type PeakKind = 'f32' | 'bf16' | 'read' | 'copy' | 'stream';
 
 /** Asks the `peak` program what the machine can do at this moment. */
@@ -16,12 +19,18 @@ export interface PeakMeter {
 }
 
 const here = path.dirname(fileURLToPath(import.meta.url));
-const folder = path.join(here, '../build/bench');
 
-/** Builds a target of bench/native; returns where it lies, or the reason why not. */
-export function buildNative(target: string): { file: string } | { why: string } {
+/** Programs that measure, and where each is made of what. */
+const programs = {
+  peak: { source: path.join(here, 'native'), folder: path.join(here, '../build/bench') },
+  gpu_peak: { source: path.join(here, 'cuda'), folder: path.join(here, '../build/bench/cuda') },
+} as const;
+
+/** Builds a program; returns where it lies, or the reason why not. */
+export function buildNative(target: keyof typeof programs): { file: string } | { why: string } {
+  const { source, folder } = programs[target];
   mkdirSync(folder, { recursive: true });
-  const steps = [['-S', path.join(here, 'native'), '-B', folder, '-DCMAKE_BUILD_TYPE=Release'], ['--build', folder, '--target', target, '--parallel', '2']];
+  const steps = [['-S', source, '-B', folder, '-DCMAKE_BUILD_TYPE=Release'], ['--build', folder, '--target', target, '--parallel', '2']];
   for (const args of steps) {
     const { status, error, stderr, stdout } = spawnSync('cmake', args, { encoding: 'utf8' });
     if (status !== 0) return { why: (error?.message ?? (stderr || stdout).trim().split('\n').slice(-3).join(' ')) };
@@ -29,14 +38,28 @@ export function buildNative(target: string): { file: string } | { why: string } 
   return { file: path.join(folder, target) };
 }
 
-/** The meter, or null (said aloud) where the program can't be built: figures then come without a share of the peak. */
-export function openPeakMeter(): PeakMeter | null {
-  const built = buildNative('peak');
+/**
+ * The meter of a device of this kind, or null (said aloud) where its program can't be built: figures then come without a share of the peak.
+ * An emulator has no peak.
+ */
+export function openPeakMeter(kind = 'cpu'): PeakMeter | null {
+  if (kind === 'cusim') return null;
+  const built = kind === 'cpu' ? buildNative('peak') : alreadyBuilt('gpu_peak');
   if ('why' in built) {
-    console.log(`peak: not measured, bench/native needs cmake and a C++ compiler (${built.why})`);
+    console.log(`peak: not measured, its program needs cmake and a compiler (${built.why})`);
     return null;
   }
-  const worker = startLineWorker({ file: built.file, args: ['serve'] });
+  return serveRates(built.file);
+}
+
+/** A machine with a GPU may have got the program without what it takes to build it. */
+function alreadyBuilt(target: keyof typeof programs): { file: string } | { why: string } {
+  const file = path.join(programs[target].folder, target);
+  return existsSync(file) ? { file } : buildNative(target);
+}
+
+function serveRates(file: string): PeakMeter {
+  const worker = startLineWorker({ file, args: ['serve'] });
   return {
     rate: async (kind, threads, isa = '') => ((await worker.ask(`${kind} ${threads} ${isa}`)) as { rate: number | null }).rate,
     stop: () => worker.stop(),

@@ -10,6 +10,8 @@ export interface Peers {
   readonly python: string;
   readonly versions: Readonly<Record<string, string>>;
   readonly threads: number;
+  /** Whether they compute on the GPU. */
+  readonly gpu: boolean;
 }
 
 /** Works of bench/peers/NAME.py, set up and ready to be timed. */
@@ -33,11 +35,11 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 const keepMemory = { MALLOC_TRIM_THRESHOLD_: '8000000000', MALLOC_MMAP_THRESHOLD_: '8000000000' };
 
 /** `python`, LOWRANK_PEERS_PYTHON or .peers/bin/python; null, said aloud, where it lacks the packages. */
-export function findPeers(python: string | undefined, threads: number, say: (line: string) => void = console.log): Peers | null {
+export function findPeers(python: string | undefined, { threads, gpu }: { readonly threads: number; readonly gpu: boolean }, say: (line: string) => void = console.log): Peers | null {
   const chosen = python ?? process.env['LOWRANK_PEERS_PYTHON'] ?? path.join(here, '../.peers/bin/python');
   const ask = 'import json, torch, transformers, peft; print(json.dumps({m.__name__: m.__version__ for m in (torch, transformers, peft)}))';
   const found = existsSync(chosen) ? spawnSync(chosen, ['-c', ask], { encoding: 'utf8' }) : null;
-  if (found?.status === 0) return { python: chosen, versions: JSON.parse(found.stdout) as Record<string, string>, threads };
+  if (found?.status === 0) return { python: chosen, versions: JSON.parse(found.stdout) as Record<string, string>, threads, gpu };
   const why = found === null ? `${chosen} does not exist` : (found.error?.message ?? found.stderr.trim().split('\n').at(-1));
   say(`peers: no Python with torch, transformers and peft (${why}; --python, LOWRANK_PEERS_PYTHON or .peers/): timing lowrank alone`);
   return null;

@@ -3,6 +3,7 @@ import { open, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { safetensorsLayout } from '../src/io/safetensors-write.ts';
+import { largeModel } from './large-model.ts';
 import type { ModelShape } from './shapes.ts';
 
 type Stored = 'BF16' | 'F32';
@@ -94,7 +95,8 @@ export async function writeRandomModel(folder: string, shape: ModelShape, stored
 export async function withRandomModel<T>(shape: ModelShape, body: (folder: string) => Promise<T>, stored: Stored = 'BF16'): Promise<T> {
   const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-bench-'));
   try {
-    await writeRandomModel(folder, shape, stored);
+    if (shape.large) await largeModel(folder, shape);
+    else await writeRandomModel(folder, shape, stored);
     return await body(folder);
   } finally {
     rmSync(folder, { recursive: true });

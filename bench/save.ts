@@ -6,19 +6,38 @@ import type { BenchContext, BenchResult } from './bench.ts';
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 
-/** Writes bench/results/cpu-NAME-DATE.json (a second run of a day: -2), drawings beside it. Returns the file. */
-export function saveResult(name: string, { tables, drawings = {} }: BenchResult, { device, peers, options: { shape } }: BenchContext): string {
+/** What a bench found, with what is needed to judge it. */
+export function recordOf(name: string, { tables }: BenchResult, { device, peers }: BenchContext): Readonly<Record<string, unknown>> {
+  const command = `npm run bench -- ${process.argv.slice(2).filter((argument) => !argument.includes('/')).join(' ')}`;
+  const date = new Date().toISOString().slice(0, 10);
+  return { bench: name, date, commit: commit(), command, node: process.version, machine: device.info, peers: peers?.versions ?? null, tables };
+}
+
+/** Of the checkout; null where it is none, as on a machine that got a copy. */
+function commit(): string | null {
+  try {
+    const git = (...args: string[]): string => execFileSync('git', args, { encoding: 'utf8', cwd: here, stdio: ['ignore', 'pipe', 'ignore'] }).trim();
+    return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--untracked-files=no') === '' ? '' : ', changed');
+  } catch {
+    return null;
+  }
+}
+
+export function writeRecord(file: string, record: Readonly<Record<string, unknown>>): void {
+  mkdirSync(path.dirname(file), { recursive: true });
+  writeFileSync(file, `${JSON.stringify(record, null, 2)}\n`);
+}
+
+/** Writes bench/results/DEVICE-NAME-DATE.json (a second run of a day: -2), drawings beside it. Returns the file. */
+export function saveResult(name: string, result: BenchResult, context: BenchContext): string {
+  const { device, options: { shape } } = context;
   const folder = path.join(here, 'results');
   const date = new Date().toISOString().slice(0, 10);
-  const git = (...args: string[]): string => execFileSync('git', args, { encoding: 'utf8', cwd: here }).trim();
-  const commit = git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--untracked-files=no') === '' ? '' : ', changed');
-  const command = `npm run bench -- ${process.argv.slice(2).filter((argument) => !argument.includes('/')).join(' ')}`;
-  const record = { bench: name, date, commit, command, node: process.version, machine: device.info, peers: peers?.versions ?? null, tables };
   mkdirSync(folder, { recursive: true });
   const stem = freeStem(folder, `${device.kind}-${name}${shape === null ? '' : `-${shape}`}-${date}`);
-  for (const [ending, text] of Object.entries(drawings)) writeFileSync(path.join(folder, `${stem}.${ending}`), text);
+  for (const [ending, text] of Object.entries(result.drawings ?? {})) writeFileSync(path.join(folder, `${stem}.${ending}`), text);
   const file = path.join(folder, `${stem}.json`);
-  writeFileSync(file, `${JSON.stringify(record, null, 2)}\n`);
+  writeRecord(file, recordOf(name, result, context));
   return path.relative(process.cwd(), file);
 }
 

@@ -8,7 +8,7 @@ import { digits, type Row } from './table.ts';
 
 const base: LayerShape = { T: 512, K: 1024, N: 1024, r: 16 };
 
-type Axis = keyof LayerShape;
+type Axis = Exclude<keyof LayerShape, 'parts'>;
 
 const axes: Readonly<Record<Axis, readonly number[]>> = {
   T: [128, 256, 512, 1024, 2048],
@@ -38,7 +38,7 @@ export const scaling: Bench = {
 // The frozen layer doesn't depend on r: what is measured there is the time above it, in the same round.
 async function alongAxis({ device, options }: BenchContext, axis: Axis): Promise<Panel> {
   const shapes = axes[axis].map((value) => ({ ...base, [axis]: value }));
-  const layers = shapes.map((shape) => makeLayerWork(device, shape, options.dtype));
+  const layers = shapes.map((shape) => makeLayerWork(device, shape, { stored: options.dtype }));
   try {
     for (const layer of layers) await layer.check();
     const parties = Object.fromEntries(layers.map((layer, i) => [`at ${axes[axis][i]}`, deviceParty(device, layer.lora(0))]));

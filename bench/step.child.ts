@@ -1,11 +1,11 @@
-// usage: step.child.ts MODEL_FOLDER RANK BATCH TOKENS none|blocks highest|medium. Our side of bench/step.ts and bench/memory.ts:
+// usage: step.child.ts MODEL_FOLDER RANK BATCH TOKENS none|blocks highest|medium DEVICE. Our side of bench/step.ts and bench/memory.ts:
 // answers each line with one of JSON, "load" (then the model is there), "step" (one training step on random tokens) and "memory".
 import { readFileSync } from 'node:fs';
 import { createInterface } from 'node:readline';
 import type { MatmulPrecision } from '../src/device.ts';
 import { AdamW, attachLora, loadModel, makeBatch, openDevice, trainStep } from '../src/index.ts';
 
-const [folder = '', rank = '16', batch = '4', tokens = '256', checkpointing = 'none', precision = 'highest'] = process.argv.slice(2);
+const [folder = '', rank = '16', batch = '4', tokens = '256', checkpointing = 'none', precision = 'highest', deviceName = 'cpu'] = process.argv.slice(2);
 
 /** MiB from a line of /proc/self/status. */
 function statusMiB(field: string): number {
@@ -25,7 +25,7 @@ function randomRows(vocab: number): { inputIds: Int32Array; labels: Int32Array }
   });
 }
 
-await using device = await openDevice('cpu', { matmulPrecision: precision as MatmulPrecision });
+await using device = await openDevice(deviceName, { matmulPrecision: precision as MatmulPrecision });
 const importsMiB = statusMiB('VmRSS');
 
 async function load() {
@@ -49,7 +49,7 @@ async function step() {
 function memory() {
   return {
     importsMiB, peakMiB: statusMiB('VmHWM'), anonymousMiB: statusMiB('RssAnon'), fileMiB: statusMiB('RssFile'),
-    poolPeakMiB: device.stats().peakBytes / 2 ** 20, savedMiB: (loaded?.savedBytes ?? 0) / 2 ** 20,
+    devicePeakMiB: device.stats().peakBytes / 2 ** 20, deviceReservedMiB: device.stats().reservedBytes / 2 ** 20, savedMiB: (loaded?.savedBytes ?? 0) / 2 ** 20,
   };
 }
 

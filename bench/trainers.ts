@@ -33,7 +33,9 @@ export interface MemoryAnswer {
   readonly peakMiB: number;
   readonly anonymousMiB: number;
   readonly fileMiB: number;
-  readonly poolPeakMiB?: number;
+  /** On the device: what tensors took at most, and what was taken from it. */
+  readonly devicePeakMiB?: number;
+  readonly deviceReservedMiB?: number;
   readonly savedMiB?: number;
 }
 
@@ -42,23 +44,24 @@ const child = path.join(path.dirname(fileURLToPath(import.meta.url)), 'step.chil
 export interface OurTrainer {
   readonly checkpointing?: Checkpointing; // 'none'
   readonly precision?: MatmulPrecision; // 'highest'
+  readonly device?: string; // 'cpu'
   readonly env?: Readonly<Record<string, string>>;
 }
 
-export function ourTrainer({ checkpointing = 'none', precision = 'highest', env = {} }: OurTrainer = {}): Trainer {
+export function ourTrainer({ checkpointing = 'none', precision = 'highest', device = 'cpu', env = {} }: OurTrainer = {}): Trainer {
   return {
     who: `lowrank${precision === 'medium' ? ', medium' : ''}${checkpointing === 'blocks' ? ', checkpointed' : ''}`,
     checkpointing,
     start: (folder, { rank, batch, tokens }) =>
-      startLineWorker({ file: process.execPath, args: ['--import', 'tsx', child, folder, ...[rank, batch, tokens].map(String), checkpointing, precision], env }),
+      startLineWorker({ file: process.execPath, args: ['--import', 'tsx', child, folder, ...[rank, batch, tokens].map(String), checkpointing, precision, device], env }),
   };
 }
 
-export function peftTrainer(peers: Peers, dtype: 'f32' | 'bf16' | 'f16', checkpointing: Checkpointing): Trainer {
+export function peftTrainer(peers: Peers, dtype: 'f32' | 'bf16' | 'f16', checkpointing: Checkpointing, compiled = false): Trainer {
   return {
-    who: `PEFT ${dtype}${checkpointing === 'blocks' ? ', checkpointed' : ''}`,
+    who: `PEFT ${dtype}${compiled ? ', compiled' : ''}${checkpointing === 'blocks' ? ', checkpointed' : ''}`,
     checkpointing,
-    start: (folder, { rank, batch, tokens }) => startLineWorker(peerCommand(peers, 'step.py', [folder, rank, batch, tokens, checkpointing, dtype])),
+    start: (folder, { rank, batch, tokens }) => startLineWorker(peerCommand(peers, 'step.py', [folder, rank, batch, tokens, checkpointing, dtype, peers.gpu ? 'cuda' : 'cpu', compiled ? 'compiled' : 'eager'])),
   };
 }
 

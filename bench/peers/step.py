@@ -1,7 +1,7 @@
 """The peer of bench/step.child.ts: transformers + PEFT on the same model folder and the same tokens. Answers each line with one of JSON:
 "load" (then the model is there), "step" (one training step) and "memory".
 
-usage: python step.py THREADS MODEL_FOLDER RANK BATCH TOKENS none|blocks f32|bf16|f16
+usage: python step.py THREADS MODEL_FOLDER RANK BATCH TOKENS none|blocks f32|bf16|f16 cpu|cuda eager|compiled
 """
 import json
 import sys
@@ -17,7 +17,7 @@ def status_mib(field):
         return next((int(line.split()[1]) / 1024 for line in f if line.startswith(field)), 0.0)
 
 
-threads, folder, rank, batch, tokens, checkpointing, dtype = sys.argv[1:]
+threads, folder, rank, batch, tokens, checkpointing, dtype, device, mode = sys.argv[1:]
 torch.set_num_threads(int(threads))
 transformers.logging.set_verbosity_error()
 imports = status_mib("VmRSS")
@@ -29,18 +29,22 @@ def random_rows(vocab):
     for _ in range(int(batch) * int(tokens)):
         state = (state * 1664525 + 1013904223) % 2**32
         ids.append(3 + state % (vocab - 3))
-    return torch.tensor(ids).view(int(batch), int(tokens))
+    return torch.tensor(ids).view(int(batch), int(tokens)).to(device)
 
 
 def load():
     kind = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[dtype]
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=kind, attn_implementation="sdpa")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=kind, attn_implementation="sdpa").to(device)
     config = peft.LoraConfig(r=int(rank), lora_alpha=2 * int(rank), target_modules="all-linear", task_type="CAUSAL_LM")
-    model = peft.get_peft_model(model, config).train()
+    # On a GPU it is fastest with A and B in the type of the base.
+    model = peft.get_peft_model(model, config, autocast_adapter_dtype=device == "cpu").train()
     model.config.use_cache = False
     if checkpointing == "blocks":
         model.gradient_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
+    if mode == "compiled":
+        for layer in model.base_model.model.model.layers:  # all alike: compiled once
+            layer.compile()
     trained = [p for p in model.parameters() if p.requires_grad]
     return model, trained, torch.optim.AdamW(trained, lr=1e-4, fused=True), random_rows(model.config.vocab_size)
 
@@ -65,6 +69,8 @@ for line in sys.stdin:
             answer = step(*loaded)
         else:
             answer = {"importsMiB": imports, "peakMiB": status_mib("VmHWM"), "anonymousMiB": status_mib("RssAnon"), "fileMiB": status_mib("RssFile")}
+            if device == "cuda":
+                answer |= {"devicePeakMiB": torch.cuda.max_memory_allocated() / 2**20, "deviceReservedMiB": torch.cuda.max_memory_reserved() / 2**20}
     except Exception as fault:  # the other side tells
         answer = {"error": f"{type(fault).__name__}: {fault}"}
     print(json.dumps(answer), flush=True)

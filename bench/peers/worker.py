@@ -20,6 +20,8 @@ def main():
         try:
             if ask["do"] == "setup":
                 works = {}  # the old ones go before the new ones come
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
                 works, answer = importlib.import_module(ask["bench"]).setup(**ask["args"])
             else:
                 answer = {"ms": timed(works[ask["work"]], ask["repeats"])}
@@ -29,10 +31,18 @@ def main():
 
 
 def timed(work, repeats):
+    """What is queued on a GPU counts until it is done."""
+    settle()
     start = time.perf_counter()
     for _ in range(repeats):
         work()
+    settle()
     return (time.perf_counter() - start) * 1000 / repeats
+
+
+def settle():
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 main()

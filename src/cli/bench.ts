@@ -39,7 +39,7 @@ const shapes: readonly LayerShape[] = [
 
 /** One LoRA layer forward and backward beside its frozen layer, as a line. */
 async function timeLayer(device: Device, shape: LayerShape): Promise<string> {
-  const layer = makeLayerWork(device, shape, 'bf16');
+  const layer = makeLayerWork(device, shape, { stored: 'bf16' });
   try {
     await layer.check();
     const samples = await takeTurns({ frozen: deviceParty(device, layer.frozen), lora: deviceParty(device, layer.lora(0)) });

@@ -2,6 +2,8 @@ import { describe, expect, it } from 'vitest';
 import type { Bench, BenchContext, BenchOptions } from '../../bench/bench.ts';
 import { loraLinear } from '../../bench/lora-linear.ts';
 import { optimizer } from '../../bench/optimizer.ts';
+import { block } from '../../bench/cuda/block.ts';
+import { skinny } from '../../bench/cuda/skinny.ts';
 import { findPeers } from '../../bench/peers.ts';
 import { withRandomModel } from '../../bench/random-model.ts';
 import type { ModelShape } from '../../bench/shapes.ts';
@@ -9,15 +11,17 @@ import { renderTable } from '../../bench/table.ts';
 import { checkLosses, type MemoryAnswer, ourTrainer, type StepAnswer } from '../../bench/trainers.ts';
 import { onCpu } from '../on-cpu.ts';
 
-const usual: BenchOptions = { all: false, shape: null, dtype: 'bf16', precision: 'highest', rounds: 1, limit: null };
+const usual: BenchOptions = { all: false, shape: null, dtype: 'bf16', precision: 'highest', rounds: 1, seconds: null, limit: null };
 
 describe('a bench', () => {
   const cpu = onCpu();
-  const context = (options: Partial<BenchOptions>): BenchContext => ({ options: { ...usual, ...options }, device: cpu.device, medium: null, peers: null, peak: null });
+  const context = (options: Partial<BenchOptions>): BenchContext => ({ options: { ...usual, ...options }, device: cpu.device, activations: 'f32', medium: null, peers: null, peak: null });
 
   const cases: readonly { readonly name: string; readonly bench: Bench; readonly options: Partial<BenchOptions>; readonly columns: readonly string[]; readonly rows: number }[] = [
     { name: 'lora-linear', bench: loraLinear, options: { shape: '17x24x40x4' }, columns: ['frozen ms', 'p=0 / frozen', 'p=0.1 / frozen', 'FLOP floor'], rows: 1 },
     { name: 'lora-linear in f16', bench: loraLinear, options: { shape: '3x8x8x2', dtype: 'f16' }, columns: ['GFLOP/s'], rows: 1 },
+    { name: 'skinny', bench: skinny, options: { shape: '17x24x4' }, columns: ['product', 'GB/s', 'of copy rate'], rows: 3 },
+    { name: 'block', bench: block, options: { shape: 'micro' }, columns: ['who', 'ms', 'over ours, frozen'], rows: 3 },
     { name: 'optimizer', bench: optimizer, options: { shape: '1000' }, columns: ['ms', 'GB/s'], rows: 2 },
   ];
   it.each(cases)('$name: gives a table that is JSON and can be printed, ours alone without peers', async ({ bench, options, columns, rows }) => {
@@ -34,14 +38,16 @@ describe('a bench', () => {
     { bench: loraLinear, shape: '17x24' },
     { bench: loraLinear, shape: 'large' },
     { bench: optimizer, shape: '1.5' },
+    { bench: skinny, shape: '17x24' },
+    { bench: block, shape: 'llama9b' },
   ])('refuses --shape $shape and tells what it may be', async ({ bench, shape }) => {
     await expect(bench.run(context({ shape }))).rejects.toThrow(`(found ${shape})`);
   });
 
   it('without PyTorch + PEFT says so and why', () => {
     const said: string[] = [];
-    expect(findPeers('/nowhere/python', 2, (line) => said.push(line))).toBeNull();
-    expect(findPeers(process.execPath, 2, (line) => said.push(line))).toBeNull();
+    expect(findPeers('/nowhere/python', { threads: 2, gpu: false }, (line) => said.push(line))).toBeNull();
+    expect(findPeers(process.execPath, { threads: 2, gpu: false }, (line) => said.push(line))).toBeNull();
     expect(said).toHaveLength(2);
     for (const line of said) expect(line).toMatch(/^peers: no Python with torch, transformers and peft \(.+timing lowrank alone$/);
     expect(said[0]).toContain('/nowhere/python does not exist');

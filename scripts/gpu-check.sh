@@ -1,0 +1,234 @@
+#!/usr/bin/env bash
+# What is checked on a machine with an NVIDIA GPU, in one call of less than ten minutes:
+#   bash .gpu/run.sh [full | list | STAGE[=SECONDS],...]     in the repository's root, with what `npm run gpu:check` packed
+#   bash scripts/gpu-check.sh ...                             where Node, the modules and the build are there already
+# Each stage has a time limit of its own; one that fails stops no other. Last comes a table. Under $OUT: gpu-check.log (what the stages
+# printed), stages.tsv (the table), DEVICE-DATE.json (all of it and the figures; for bench/results), ncu.csv.
+# The GPU's settings are never touched.
+set -uo pipefail
+
+# name, seconds, what it does. `full` is all but those marked with a star; its seconds stay below 570.
+stages='
+facts      10   machine, driver, toolkit, libraries, tools
+load       20   what the addon and the plugin need, doctor, whether a device opens
+rates      30   copies, host to device, bf16 products by cublasLt, by K and row pitch
+parity    110   every parity case on cuda
+peft       45   runs of PEFT repeated on cuda, and PEFT reading what comes out
+memcheck   25   compute-sanitizer over some parity cases
+racecheck  25   the same
+synccheck  25   the same
+initcheck  25   the same
+layer      60   bench lora-linear, beside PEFT
+skinny     20   bench skinny
+block      35   bench block: the linears of a Llama-3-8B layer, beside PEFT
+step       85   bench step: Llama-3.2-1B shape, beside PEFT
+ncu        45   bytes and times of the kernels of a layer
+layer-all* 300  bench lora-linear, all 18 shapes
+layer-8b*  200  bench step: one Llama-3-8B layer, beside PEFT
+step-8b*   420  bench step: Llama-3-8B shape, beside PEFT'
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+script=$here/$(basename "${BASH_SOURCE[0]}")
+work=${GPU_CHECK_WORK:-/tmp/lowrank-gpu-check}
+export GPU_CHECK_WORK=$work OUT=${OUT:-$work/out}
+deadline=${GPU_CHECK_SECONDS:-575}
+packed=; [ "$(basename "$here")" = .gpu ] && packed=yes
+if [ -n "$packed" ]; then tree=$work/tree; PATH=$work/bin:$PATH; else tree=$(dirname "$here"); fi
+logs=$work/logs results=$work/results
+tools='nvidia-smi nvcc compute-sanitizer ncu cuobjdump timeout tar xz python3 ldd awk git cmake g++'
+
+has() { command -v "$1" >/dev/null 2>&1; }
+# Ends a stage that could not be run; the table says why.
+not_run() { echo "$*"; exit 77; }
+needs() { local tool; for tool in "$@"; do has "$tool" || not_run "$tool is not here"; done; }
+node_ts() { node --import tsx "$@"; }
+report() { node_ts scripts/gpu-report.ts "$@"; }
+bench() { # NAME ARGS...: beside PyTorch + PEFT where a Python has them
+  local name=$1; shift
+  node_ts bench/main.ts --device "${GPU_CHECK_DEVICE:-cuda}" --only "$name" --json "$results" ${LOWRANK_PEERS_PYTHON:+--peers} "$@"
+}
+vitest_on_gpu() { # NAME ARGS...: counts at the end
+  local name=$1 rc; shift
+  node node_modules/vitest/vitest.mjs run --reporter=dot --reporter=json --outputFile.json="$results/$name.vitest" "$@"; rc=$?
+  report vitest "$results/$name.vitest" && return $rc
+}
+
+stage_facts() {
+  local tool found='' absent=''
+  for tool in $tools; do if has "$tool"; then found+=" $tool"; else absent+=" $tool"; fi; done
+  echo "tools here:$found"; echo "tools not here:${absent:- none}"
+  uname -a; ldd --version 2>&1 | head -1
+  has nvcc && nvcc --version | tail -2
+  has python3 && echo "python3: $(python3 --version 2>&1), peers: ${LOWRANK_PEERS_PYTHON:-none with torch, transformers and peft}"
+  echo "cublasLt: $(cublaslt || echo 'not found beside Python or under /usr/local/cuda')"
+  ls -la /dev/nvidia* 2>/dev/null; df -h /tmp /dev/shm 2>/dev/null; free -m 2>/dev/null | head -2
+  [ -r /proc/driver/nvidia/version ] && cat /proc/driver/nvidia/version
+  has nvidia-smi || not_run "nvidia-smi is not here; not here either:$absent"
+  nvidia-smi || return 1
+  nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap,clocks.sm,clocks.mem,temperature.gpu,power.limit --format=csv,noheader > "$work/device.csv" || return 1
+  echo "$(head -1 "$work/device.csv"); not here:${absent:- none}"
+}
+
+# Where a cublasLt lies that the plugin may not look for: beside a Python's torch.
+cublaslt() {
+  local file
+  for file in ${LOWRANK_PEERS_PYTHON:+"$(dirname "$(dirname "$LOWRANK_PEERS_PYTHON")")"/lib/python3*/site-packages/nvidia/{cu13,cublas}/lib/libcublasLt.so.13} \
+    /opt/*/.venv/lib/python3*/site-packages/nvidia/{cu13,cublas}/lib/libcublasLt.so.13 /usr/local/cuda{,-13}/{lib64,targets/x86_64-linux/lib}/libcublasLt.so.13; do
+    [ -e "$file" ] && { echo "$file"; return 0; }
+  done
+  return 1
+}
+
+stage_load() {
+  needs node
+  local file bad=0
+  for file in build/Release/lowrank.node build/Release/liblowrank_cuda.so; do
+    [ -e "$file" ] || { echo "$file is not here"; bad=1; continue; }
+    has ldd && ldd "$file" | grep 'not found' && bad=1
+  done
+  node_ts src/cli/main.ts doctor || bad=1
+  report open
+  case $? in 0) return $bad ;; 77) [ $bad = 0 ] && exit 77 ;; esac
+  return 1
+}
+
+stage_rates() {
+  [ -x build/bench/cuda/gpu_peak ] || not_run 'build/bench/cuda/gpu_peak was not built'
+  build/bench/cuda/gpu_peak facts | tee "$results/rates.json" || return 1
+  report rates "$results/rates.json"
+}
+
+stage_parity() { vitest_on_gpu parity test/ops -t ' on cuda ' --maxWorkers=4; }
+stage_peft() {
+  export LOWRANK_TEST_DEVICE=cuda
+  vitest_on_gpu peft test/run/peft-parity.test.ts test/peers --maxWorkers=4
+}
+
+# One process, a few cases of each op: each launch takes many times as long under a sanitizer.
+sanitize() {
+  local tool=$1 rc; shift
+  needs compute-sanitizer
+  LOWRANK_PARITY_CASES=${GPU_CHECK_CASES:-3} compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 --log-file "$logs/$tool.sanitizer" "$@" \
+    node node_modules/vitest/vitest.mjs run --reporter=dot --pool=threads --maxWorkers=1 --no-isolate --testTimeout=600000 test/ops -t ' on cuda '; rc=$?
+  grep -vE '^=+ *(COMPUTE-SANITIZER)?$' "$logs/$tool.sanitizer" | head -200
+  report sanitizer "$logs/$tool.sanitizer" && return $rc
+}
+stage_memcheck() { sanitize memcheck; }
+stage_racecheck() { sanitize racecheck --racecheck-report all; }
+stage_synccheck() { sanitize synccheck; }
+stage_initcheck() { sanitize initcheck; }
+
+stage_layer() { bench lora-linear --seconds 50; }
+stage_layer-all() { bench lora-linear --all --seconds 280; }
+stage_skinny() { bench skinny --seconds 15; }
+stage_block() { bench block --seconds 30; }
+stage_step() { bench step --shape llama1b --seconds 75; }
+stage_layer-8b() { bench step --shape llama8b-layer --seconds 180; }
+stage_step-8b() { bench step --shape llama8b --seconds 400; }
+
+stage_ncu() {
+  needs ncu
+  local metrics=gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active
+  ncu --clock-control none --target-processes all --print-units base --csv --metrics $metrics --launch-count 200 --log-file "$OUT/ncu.csv" \
+    node --import tsx bench/cuda/once.ts "${GPU_CHECK_DEVICE:-cuda}" || return 1
+  report ncu "$OUT/ncu.csv"
+}
+
+# Everything below runs once, not in each stage.
+
+list() { awk 'NF { print }' <<<"$stages" | sed 's/^\([^ ]*\)\* /\1  /'; }
+limit_of() { list | awk -v name="$1" '$1 == name { print $2 }'; }
+full() { awk 'NF && $1 !~ /\*$/ { print $1 }' <<<"$stages"; }
+now() { echo "${EPOCHREALTIME/[.,]/}"; } # microseconds
+seconds_since() { local us=$(( $(now) - $1 )); printf '%d.%d' $(( us / 1000000 )) $(( us / 100000 % 10 )); }
+
+unxz_to() { # FILE.xz: to stdout, by whatever is here
+  if has xz; then xz -dc "$1"; else python3 -c 'import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)' "$1"; fi
+}
+unpack() {
+  needs tar
+  has xz || has python3 || not_run 'neither xz nor python3 is here to unpack with'
+  local node=("$here"/node-*.xz) modules=("$here"/modules-*.tar.xz)
+  [ -e "${node[0]}" ] && [ -e "${modules[0]}" ] && [ -e "$here/build.tar.xz" ] || { echo "$here must hold node, modules and build: npm run gpu:check"; return 1; }
+  rm -rf "$tree" && mkdir -p "$work/bin" "$tree" || return 1
+  tar -C "$(dirname "$here")" --exclude=./.git --exclude=./.gpu --exclude=./node_modules --exclude=./build --exclude=./shared -cf - . | tar -C "$tree" -xf - || return 1
+  [ -x "$work/bin/node" ] || { unxz_to "${node[0]}" > "$work/bin/node" && chmod +x "$work/bin/node"; } || return 1
+  unxz_to "${modules[0]}" | tar -C "$tree" -xf - && unxz_to "$here/build.tar.xz" | tar -C "$tree" -xf - || return 1
+  echo "Node $("$work/bin/node" --version), $(du -sm "$tree" | cut -f1) MiB in $tree"
+}
+
+# A Python for peers, by looking for packages, since importing torch takes seconds.
+find_peers() {
+  local python probe='import importlib.util as u, sys; sys.exit(any(u.find_spec(m) is None for m in ("torch", "transformers", "peft")))'
+  for python in "${LOWRANK_PEERS_PYTHON:-}" python3 /opt/*/.venv/bin/python3; do
+    python=$(command -v "$python" 2>/dev/null) && "$python" -c "$probe" 2>/dev/null && { echo "$python"; return 0; }
+  done
+  return 1
+}
+
+row() { # NAME RESULT RC SECONDS LAST
+  printf '%s\t%s\t%s\t%s\t%s\n' "$@" >> "$OUT/stages.tsv"
+  printf '%-10s %-8s %4s %7s s  %s\n' "$@"
+}
+last_line() { grep -v '^[[:space:]]*$' "$1" 2>/dev/null | tail -1 | sed 's/\x1b\[[0-9;]*m//g' | tr '\t' ' ' | cut -c1-240; }
+
+# NAME SECONDS COMMAND...: runs it with a limit, its output in a log, and adds a row.
+run_stage() {
+  local name=$1 limit=$2 start rc result log=$logs/$1.log; shift 2
+  start=$(now)
+  timeout -k 5 "$limit" "$@" > "$log" 2>&1 < /dev/null; rc=$?
+  case $rc in 0) result=ok ;; 77) result='not run' ;; 124 | 137) result=time ;; *) result=failed ;; esac
+  [ $result = time ] && echo "stopped after $limit s; before: $(last_line "$log")" >> "$log"
+  { echo; echo "=== $name: $result (rc $rc, $(seconds_since "$start") s)"; sed 's/\x1b\[[0-9;]*m//g' "$log" | tail -c 1500000; } >> "$OUT/gpu-check.log"
+  row "$name" "$result" "$rc" "$(seconds_since "$start")" "$(last_line "$log")"
+}
+
+table() { echo; printf '%-10s %-8s %4s %9s  %s\n' stage result rc time 'last line'; awk -F '\t' '{ printf "%-10s %-8s %4s %7s s  %s\n", $1, $2, $3, $4, $5 }' "$OUT/stages.tsv"; }
+
+main() {
+  local begin chosen=() stage name left limit why
+  begin=$(now)
+  case ${1:-full} in list) list; return 0 ;; full) mapfile -t chosen < <(full) ;; *) IFS=, read -ra chosen <<<"$1" ;; esac
+  for stage in "${chosen[@]}"; do
+    [ -n "$(limit_of "${stage%%=*}")" ] && [[ $stage =~ ^[a-z0-9-]+(=[0-9]+)?$ ]] || { echo "gpu-check: a stage must be one of these, with =SECONDS or without (found $stage)"; list; return 2; }
+  done
+  has timeout || { echo 'gpu-check: timeout (coreutils) must be here'; return 2; }
+  rm -rf "$logs" "$results"; mkdir -p "$logs" "$results" "$OUT"; rm -f "$OUT"/{stages.tsv,gpu-check.log,ncu.csv} "$work"/{device.csv,no-device}; touch "$OUT/stages.tsv"
+  [ -n "$packed" ] && run_stage unpack 40 bash "$script" --inside unpack
+  LOWRANK_PEERS_PYTHON=$(find_peers) && export LOWRANK_PEERS_PYTHON || unset LOWRANK_PEERS_PYTHON
+  for stage in "${chosen[@]}"; do
+    name=${stage%%=*} limit=$(limit_of "$name") left=$(( deadline - ($(now) - begin) / 1000000 ))
+    [ "$stage" = "$name" ] || limit=${stage#*=}
+    [ "$limit" -gt "$left" ] && limit=$left
+    why=$(why_not "$name")
+    if [ -n "$why" ]; then row "$name" 'not run' - 0 "$why"
+    elif [ "$limit" -lt 3 ]; then row "$name" 'not run' - 0 "no time is left of $deadline s"
+    else run_stage "$name" "$limit" bash "$script" --inside "stage_$name"; fi
+  done
+  collect
+  table
+  ! grep -qE '	(failed|time)	' "$OUT/stages.tsv"
+}
+
+# Why a stage can't be run, or nothing.
+why_not() {
+  case $1 in facts | load) return ;; esac
+  [ -d "$tree" ] && has node || { echo 'Node is not here'; return; }
+  [ "${GPU_CHECK_DEVICE:-cuda}" = cuda ] || return
+  [ -e "$work/no-device" ] || (cd "$tree" && report device > "$work/no-device" 2>&1)
+  tail -1 "$work/no-device"
+}
+
+collect() {
+  has node && [ -d "$tree" ] || return
+  local commit=; [ -e "$here/commit" ] && commit=$(cat "$here/commit")
+  (cd "$tree" && report collect "$OUT" "$results" "$work/device.csv" "$commit") || echo 'gpu-check: the results could not be collected'
+}
+
+if [ "${1:-}" = --inside ]; then
+  case $2 in unpack) ;; *) cd "$tree" || exit 1 ;; esac
+  [ -z "${LOWRANK_CUBLASLT:-}" ] && file=$(cublaslt) && export LOWRANK_CUBLASLT=$file
+  "$2"
+else
+  main "$@"
+fi

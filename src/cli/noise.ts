@@ -1,0 +1,59 @@
+import type { Device } from '../device.ts';
+import type { DType, Shape, Tensor } from '../tensor.ts';
+
+/** After so many numbers noise repeats itself: a prime, so that rows of no usual length start alike. */
+const period = 1_048_573;
+
+/**
+ * Numbers i/1024 with i in [-128, 128), the same for the same seed: every activation and weight type holds them exactly, so that what
+ * a device should compute of them is known without asking it for its operands.
+ */
+export interface Noise {
+  at(i: number): number;
+  /** Element i counts from `begin`. */
+  fill(count: number, begin?: number): Float32Array;
+  tensor(device: Device, shape: Shape, dtype: DType): Tensor;
+}
+
+/** Spread of one such number. */
+export const noiseSpread = 1 / 8 / Math.sqrt(3);
+
+export function makeNoise(seed: number): Noise {
+  const steps = new Uint8Array(period);
+  let state = seed >>> 0;
+  for (let i = 0; i < period; i++) {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    steps[i] = state >>> 24;
+  }
+  const block = Float32Array.from(steps, valueOf);
+  const at = (i: number): number => block[i % period] as number;
+  return {
+    at,
+    fill: (count, begin = 0) => (begin === 0 ? tiled(new Float32Array(count), block) : Float32Array.from({ length: count }, (_, i) => at(begin + i))),
+    tensor(device, shape, dtype) {
+      const count = shape.reduce((n, dim) => n * dim, 1);
+      const tensor = device.empty(shape, dtype);
+      tensor.upload(dtype === 'f32' ? tiled(new Float32Array(count), block) : tiled(new Uint16Array(count), Uint16Array.from(steps, (step) => bitsOf(step, dtype))));
+      return tensor;
+    },
+  };
+}
+
+const valueOf = (step: number): number => (step - 128) / 1024;
+
+function tiled<A extends Float32Array | Uint16Array>(all: A, block: A): A {
+  for (let begin = 0; begin < all.length; begin += period) all.set(block.subarray(0, Math.min(period, all.length - begin)), begin);
+  return all;
+}
+
+/** In 16 bits; exact. */
+function bitsOf(step: number, dtype: DType): number {
+  if (dtype === 'bf16') return (new Uint32Array(Float32Array.of(valueOf(step)).buffer)[0] as number) >>> 16;
+  const magnitude = Math.abs(step - 128);
+  if (magnitude === 0) return 0;
+  const exponent = Math.floor(Math.log2(magnitude)); // of f16: value 2^(exponent - 10), biased by 15
+  return (step < 128 ? 0x8000 : 0) | ((exponent + 5) << 10) | ((magnitude / 2 ** exponent - 1) * 1024);
+}
+
+/** The first numbers of {@link makeNoise}. */
+export const noise = (count: number, seed: number): Float32Array => makeNoise(seed).fill(count);
