@@ -202,7 +202,7 @@ main() {
     [ "$limit" -gt "$left" ] && limit=$left
     why=$(why_not "$name")
     if [ -n "$why" ]; then row "$name" 'not run' - 0 "$why"
-    elif [ "$limit" -lt 3 ]; then row "$name" 'not run' - 0 "no time is left of $deadline s"
+    elif [ "$left" -lt 3 ]; then row "$name" 'not run' - 0 "no time is left of $deadline s"
     else run_stage "$name" "$limit" bash "$script" --inside "stage_$name"; fi
   done
   collect

@@ -39,7 +39,10 @@ export function vitestSummary(json: string): { ok: boolean; line: string } {
 export function sanitizerSummary(log: string): { ok: boolean; line: string } {
   const lines = log.split('\n').map((line) => line.replace(/^=+\s*/, '').trim());
   const summaries = lines.filter((line) => /SUMMARY:/.test(line));
-  if (summaries.length === 0) return { ok: false, line: `the tool wrote no summary${lines.at(-2) ? `: ${lines.find((line) => /error|not supported/i.test(line)) ?? lines.at(-2)}` : ''}` };
+  if (summaries.length === 0) {
+    const why = lines.find((line) => /error|not supported/i.test(line)) ?? lines.filter((line) => line !== '').at(-1) ?? 'it wrote nothing at all';
+    return { ok: false, line: `the tool wrote no summary: ${why}` };
+  }
   const complaints = new Map<string, number>();
   for (const line of lines) {
     const kind = /^((Invalid|Uninitialized|Barrier|Error: (Potential|Race)|Warning: Race|Program hit|Misaligned|Out-of-range|Host API)\b.*)$/.exec(line)?.[1];
