@@ -28,6 +28,7 @@ const key = ({ T, K, N, r }: LayerShape): string => `${T}x${K}x${N}x${r}`;
 /** The shape that `TxKxNxr` names, or those of the table: all, or a few. */
 function chosenShapes({ device, options: { shape, all } }: BenchContext): readonly LayerShape[] {
   if (shape !== null) return [namedShape(shape)];
+  if (device.kind === 'cusim') return [{ T: 17, K: 24, N: 40, r: 4 }];
   if (device.kind === 'cpu') return all ? cpuShapes : cpuShapes.slice(0, 2);
   return all ? gpuAll : gpuShort;
 }

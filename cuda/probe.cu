@@ -1,6 +1,8 @@
 #include "probe.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #include "gpu.cuh"
 
@@ -22,7 +24,10 @@ bool driver_is_new_enough(char* why, size_t size) {
   cudaDriverGetVersion(&driver);
   cudaRuntimeGetVersion(&needed);
   if (driver == 0) {
-    snprintf(why, size, "no NVIDIA driver is installed (libcuda.so.1 was not found)");
+    // A container sees the kernel's driver also when it was not given the library.
+    const bool in_kernel = access("/proc/driver/nvidia/version", R_OK) == 0;
+    snprintf(why, size, "%s", in_kernel ? "the NVIDIA driver is in the kernel, but its library libcuda.so.1 was not found (a container needs --gpus, another path LD_LIBRARY_PATH)"
+                                        : "no NVIDIA driver is installed (libcuda.so.1 was not found)");
     return false;
   }
   // Within one major version any driver will do (CUDA's minor version compatibility).
@@ -41,7 +46,9 @@ std::vector<int> usable_devices(char* why, size_t size) {
   const cudaError_t error = cudaGetDeviceCount(&count);
   cudaGetLastError();
   if (error != cudaSuccess || count == 0) {
-    snprintf(why, size, "there is no CUDA device (%s)", error == cudaSuccess ? "the driver counts none" : cudaGetErrorString(error));
+    const char* visible = getenv("CUDA_VISIBLE_DEVICES");
+    snprintf(why, size, "there is no CUDA device (%s%s%s)", error == cudaSuccess ? "the driver counts none" : cudaGetErrorString(error),
+             visible == nullptr ? "" : "; CUDA_VISIBLE_DEVICES=", visible == nullptr ? "" : visible);
     return usable;
   }
   for (int device = 0; device < count; ++device) {

@@ -32,6 +32,8 @@ script=$here/$(basename "${BASH_SOURCE[0]}")
 work=${GPU_CHECK_WORK:-/tmp/lowrank-gpu-check}
 export GPU_CHECK_WORK=$work OUT=${OUT:-$work/out}
 deadline=${GPU_CHECK_SECONDS:-575}
+# A rehearsal: another device (cusim), a small model in place of the benches' own.
+device=${GPU_CHECK_DEVICE:-cuda} shape=${GPU_CHECK_SHAPE:-}
 packed=; [ "$(basename "$here")" = .gpu ] && packed=yes
 if [ -n "$packed" ]; then tree=$work/tree; PATH=$work/bin:$PATH; else tree=$(dirname "$here"); fi
 logs=$work/logs results=$work/results
@@ -45,7 +47,7 @@ node_ts() { node --import tsx "$@"; }
 report() { node_ts scripts/gpu-report.ts "$@"; }
 bench() { # NAME ARGS...: beside PyTorch + PEFT where a Python has them
   local name=$1; shift
-  node_ts bench/main.ts --device "${GPU_CHECK_DEVICE:-cuda}" --only "$name" --json "$results" ${LOWRANK_PEERS_PYTHON:+--peers} "$@"
+  node_ts bench/main.ts --device "$device" --only "$name" --json "$results" ${LOWRANK_PEERS_PYTHON:+--peers} "$@"
 }
 vitest_on_gpu() { # NAME ARGS...: counts at the end
   local name=$1 rc; shift
@@ -98,9 +100,9 @@ stage_rates() {
   report rates "$results/rates.json"
 }
 
-stage_parity() { vitest_on_gpu parity test/ops -t ' on cuda ' --maxWorkers=4; }
+stage_parity() { vitest_on_gpu parity test/ops -t " on $device " --maxWorkers=4; }
 stage_peft() {
-  export LOWRANK_TEST_DEVICE=cuda
+  export LOWRANK_TEST_DEVICE=$device
   vitest_on_gpu peft test/run/peft-parity.test.ts test/peers --maxWorkers=4
 }
 
@@ -109,7 +111,7 @@ sanitize() {
   local tool=$1 rc; shift
   needs compute-sanitizer
   LOWRANK_PARITY_CASES=${GPU_CHECK_CASES:-3} compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 --log-file "$logs/$tool.sanitizer" "$@" \
-    node node_modules/vitest/vitest.mjs run --reporter=dot --pool=threads --maxWorkers=1 --no-isolate --testTimeout=600000 test/ops -t ' on cuda '; rc=$?
+    node node_modules/vitest/vitest.mjs run --reporter=dot --pool=threads --maxWorkers=1 --no-isolate --testTimeout=600000 test/ops -t " on $device "; rc=$?
   grep -vE '^=+ *(COMPUTE-SANITIZER)?$' "$logs/$tool.sanitizer" | head -200
   report sanitizer "$logs/$tool.sanitizer" && return $rc
 }
@@ -121,8 +123,8 @@ stage_initcheck() { sanitize initcheck; }
 stage_layer() { bench lora-linear --seconds 50; }
 stage_layer-all() { bench lora-linear --all --seconds 280; }
 stage_skinny() { bench skinny --seconds 15; }
-stage_block() { bench block --seconds 30; }
-stage_step() { bench step --shape llama1b --seconds 75; }
+stage_block() { bench block ${shape:+--shape "$shape"} --seconds 30; }
+stage_step() { bench step --shape "${shape:-llama1b}" --seconds 75; }
 stage_layer-8b() { bench step --shape llama8b-layer --seconds 180; }
 stage_step-8b() { bench step --shape llama8b --seconds 400; }
 
@@ -130,7 +132,7 @@ stage_ncu() {
   needs ncu
   local metrics=gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active
   ncu --clock-control none --target-processes all --print-units base --csv --metrics $metrics --launch-count 200 --log-file "$OUT/ncu.csv" \
-    node --import tsx bench/cuda/once.ts "${GPU_CHECK_DEVICE:-cuda}" || return 1
+    node --import tsx bench/cuda/once.ts "$device" ${shape:+"$shape" 20} || return 1
   report ncu "$OUT/ncu.csv"
 }
 
@@ -178,7 +180,7 @@ run_stage() {
   start=$(now)
   timeout -k 5 "$limit" "$@" > "$log" 2>&1 < /dev/null; rc=$?
   case $rc in 0) result=ok ;; 77) result='not run' ;; 124 | 137) result=time ;; *) result=failed ;; esac
-  [ $result = time ] && echo "stopped after $limit s; before: $(last_line "$log")" >> "$log"
+  [ "$result" = time ] && echo "stopped after $limit s; before: $(last_line "$log")" >> "$log"
   { echo; echo "=== $name: $result (rc $rc, $(seconds_since "$start") s)"; sed 's/\x1b\[[0-9;]*m//g' "$log" | tail -c 1500000; } >> "$OUT/gpu-check.log"
   row "$name" "$result" "$rc" "$(seconds_since "$start")" "$(last_line "$log")"
 }
@@ -214,7 +216,7 @@ main() {
 why_not() {
   case $1 in facts | load) return ;; esac
   [ -d "$tree" ] && has node || { echo 'Node is not here'; return; }
-  [ "${GPU_CHECK_DEVICE:-cuda}" = cuda ] || return
+  [ "$device" = cuda ] || return
   [ -e "$work/no-device" ] || (cd "$tree" && report device > "$work/no-device" 2>&1)
   tail -1 "$work/no-device"
 }

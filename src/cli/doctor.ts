@@ -70,21 +70,33 @@ async function deviceFacts(): Promise<Findings> {
   } catch (error) {
     found['cpu'] = `can't be used: ${(error as Error).message}`;
   }
-  found['cuda'] = await cudaFacts();
-  return found;
+  return { ...found, ...(await cudaFacts()) };
 }
 
-async function cudaFacts(): Promise<string> {
+/** What there is, each device by its name, and whether it computes; or why there is none. */
+async function cudaFacts(): Promise<Findings> {
   const { count, why } = probeDevices('cuda');
-  if (count === 0) return `none: ${why}`;
-  const passedOver = why === '' ? '' : `; not chosen by auto: ${why}`;
-  try {
-    await using device = await openDevice('cuda');
-    const { name, kernels, activations } = device.info;
-    return `${count} device${count === 1 ? '' : 's'}: ${name}; kernels ${kernels}; activations ${activations}${passedOver}`;
-  } catch (error) {
-    return `${count} device${count === 1 ? '' : 's'}, but: ${(error as Error).message}`;
+  if (count === 0) return { cuda: `none: ${why}` };
+  const names: string[] = [];
+  let test = '';
+  for (let i = 0; i < count; i++) {
+    try {
+      await using device = await openDevice(`cuda:${i}`);
+      const { name, kernels, memory, activations } = device.info;
+      names.push(`${name}, ${bytes(memory)}; kernels ${kernels}; activations ${activations}`);
+      if (i === 0) test = await cudaTest();
+    } catch (error) {
+      names.push(`device ${i}, but: ${(error as Error).message}`);
+    }
   }
+  const cuda = `${count} device${count === 1 ? '' : 's'}: ${names.join('; ')}${why === '' ? '' : `; not chosen by auto: ${why}`}`;
+  return { cuda, ...(test === '' ? {} : { 'cuda self-test': test }) };
+}
+
+/** In f32, where the bound is the CPU's. */
+async function cudaTest(): Promise<string> {
+  await using device = await openDevice('cuda', { activations: 'f32' });
+  return selfTest(device);
 }
 
 const isa: Readonly<Record<string, string>> = {

@@ -1,6 +1,7 @@
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { openDevice } from '../../src/device.ts';
 import { loadAdapter } from '../../src/lora/load.ts';
@@ -12,6 +13,7 @@ import { here } from './here.ts';
 import { jsonLines, lowrank } from './lowrank.ts';
 
 const model = goldenPath('families', 'llama_tied');
+const emulator = fileURLToPath(new URL('../../build/Release/liblowrank_cusim.so', import.meta.url));
 let folder: string;
 let rows: string;
 let out: string;
@@ -214,6 +216,17 @@ describe('the other verbs', () => {
     const { stdout, status } = await lowrank(['doctor'], { env: { LOWRANK_ISA: 'base' } });
     expect(status).toBe(0);
     for (const word of ['self-test', 'passed', 'forced by LOWRANK_ISA', 'cuda', 'fine: the CPU backend works']) expect(stdout).toContain(word);
+  });
+
+  test('doctor names the CUDA plugin that is not there, and where it was looked for', async () => {
+    const { stdout, status } = await lowrank(['doctor', '--json'], { env: { LOWRANK_CUDA_PLUGIN: '/nowhere/plugin.so' } });
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ cuda: expect.stringMatching(/^none: no cuda plugin: \/nowhere\/plugin\.so/) as string });
+  });
+
+  test.skipIf(!existsSync(emulator))('doctor tells what a CUDA device is called and whether it computes', async () => {
+    const { stdout } = await lowrank(['doctor', '--json'], { env: { LOWRANK_CUDA_PLUGIN: emulator } });
+    expect(JSON.parse(stdout)).toMatchObject({ cuda: expect.stringMatching(/^1 device: CUDA emulator, .*kernels sm_90; activations /) as string, 'cuda self-test': expect.stringMatching(/^passed/) as string });
   });
 
   test('generate without a tokenizer says what is missing', async () => {
