@@ -43,10 +43,10 @@ if (options.help) console.log(helpText(benches));
 else await runAll();
 
 async function runAll(): Promise<void> {
-  await using device = await openDevice(options.device, { matmulPrecision: options.precision });
+  await using device = await openDevice(options.device, { matmulPrecision: options.precision, ...(options.activations === null ? {} : { activations: options.activations }) });
   await using medium = await openMedium();
   const peers = options.peers ? findPeers(options.python, { threads: device.info.threads, gpu: device.kind === 'cuda' }) : null;
-  const context: BenchContext = { options, device, activations: 'f32', medium, peers, peak: openPeakMeter(device.kind) };
+  const context: BenchContext = { options, device, activations: device.info.activations, medium, peers, peak: openPeakMeter(device.kind) };
   console.log(`${device.info.name}, kernels ${device.info.kernels}, ${device.info.threads} threads, matmulPrecision ${device.info.matmulPrecision}`);
   try {
     for (const name of options.names) await runOne(name, benches[name] as Bench, context);

@@ -1,5 +1,5 @@
 import { parseArgs } from 'node:util';
-import { type MatmulPrecision, matmulPrecisions } from '../src/device.ts';
+import { type ActivationDtype, activationDtypes, type MatmulPrecision, matmulPrecisions } from '../src/device.ts';
 import type { DType } from '../src/tensor.ts';
 import type { Bench, BenchOptions } from './bench.ts';
 
@@ -10,6 +10,8 @@ export interface CommandLine extends BenchOptions {
   readonly json: string | null;
   /** cpu, cuda, cuda:N, or cusim, which is for tests of the benches. */
   readonly device: string;
+  /** null: the device's own. */
+  readonly activations: ActivationDtype | null;
   readonly peers: boolean;
   readonly python: string | undefined;
   readonly names: readonly string[];
@@ -35,6 +37,7 @@ export function readCommandLine(args: readonly string[], benches: Readonly<Recor
       save: { type: 'boolean', default: false },
       json: { type: 'string' },
       device: { type: 'string', default: 'cpu' },
+      activations: { type: 'string' },
       seconds: { type: 'string' },
     },
   });
@@ -46,12 +49,14 @@ export function readCommandLine(args: readonly string[], benches: Readonly<Recor
   if (rounds !== null && !(Number.isInteger(rounds) && rounds >= 1)) throw new Error(`bench: --rounds must be a whole number of at least 1 (found ${values.rounds})`);
   const limit = values.limit === undefined ? null : Number(values.limit);
   if (limit !== null && !(Number.isInteger(limit) && limit > 0)) throw new Error(`bench: --limit must be a number of bytes (found ${values.limit})`);
+  const activations = activationDtypes.find((each) => each === values.activations) ?? null;
+  if (values.activations !== undefined && activations === null) throw new Error(`bench: --activations must be one of ${activationDtypes.join(', ')} (found ${values.activations})`);
   const seconds = values.seconds === undefined ? null : Number(values.seconds);
   if (seconds !== null && !(seconds > 0)) throw new Error(`bench: --seconds must be a number above 0 (found ${values.seconds})`);
   const names = chosenNames(values.only, all, device, benches);
   return {
     help, save, peers, python, all, device, dtype, precision, rounds, limit, seconds, names,
-    json: values.json ?? null, shape: values.shape ?? null,
+    activations, json: values.json ?? null, shape: values.shape ?? null,
   };
 }
 
@@ -66,7 +71,7 @@ export function helpText(benches: Readonly<Record<string, Bench>>): string {
   const width = Math.max(...Object.keys(benches).map((name) => name.length));
   return [
     'npm run bench -- [--only NAME,NAME] [--all] [--peers [--python FILE]] [--shape NAME] [--dtype bf16|f16|f32]',
-    '             [--device cpu|cuda|cuda:N] [--precision highest|medium] [--rounds N] [--seconds N] [--limit BYTES] [--save] [--json FOLDER]',
+    '             [--device cpu|cuda|cuda:N] [--activations f32|f16|bf16] [--precision highest|medium] [--rounds N] [--seconds N] [--limit BYTES] [--save] [--json FOLDER]',
     '',
     '--all     every bench and shape instead of a short set',
     '--peers   PyTorch + PEFT on the same work in turns (a Python with torch, transformers, peft: --python, LOWRANK_PEERS_PYTHON, .peers/)',

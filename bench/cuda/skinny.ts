@@ -93,7 +93,7 @@ function makeU(device: Device, { T, wide, r }: Shape, activations: DType): Produ
   const { own, dispose } = owner();
   const [x, a] = [makeNoise(1), makeNoise(2)];
   const weight = own(device.weight([own(device.empty([0, wide], 'bf16'))]));
-  const operands = [own(device.empty([T, 0], activations)), own(device.empty([T, r])), own(x.tensor(device, [T, wide], activations)), weight, null, null, own(a.tensor(device, [r, wide], 'f32')), own(device.empty([0]))] as const;
+  const operands = [own(device.activation([T, 0], activations)), own(device.empty([T, r])), own(x.activation(device, [T, wide], activations)), weight, null, null, own(a.tensor(device, [r, wide], 'f32')), own(device.empty([0]))] as const;
   return {
     work: () => launch('lora_linear', ...operands, ...numbers(r)),
     bytes: bytesOf[activations]! * T * wide + 4 * r * (wide + T),
@@ -114,7 +114,7 @@ function makeGradient(device: Device, { T, wide, r }: Shape, activations: DType,
   const f32 = (shape: readonly number[]): Tensor => own(device.empty(shape));
   const weight: Weight = own(device.weight([own(makeNoise(6).tensor(device, [N, K], 'bf16'))]));
   const [da, db] = [f32([r, K]), f32([N * r])];
-  const inputs = [own(noise.dy.tensor(device, [T, N], activations)), own(noise.x.tensor(device, [T, K], activations)), own(noise.u.tensor(device, [T, r], 'f32')), weight] as const;
+  const inputs = [own(noise.dy.activation(device, [T, N], activations)), own(noise.x.activation(device, [T, K], activations)), own(noise.u.tensor(device, [T, r], 'f32')), weight] as const;
   const factors = [own(makeNoise(4).tensor(device, [r, K], 'f32')), own(noise.b.tensor(device, [N * r], 'f32'))] as const;
   const work = (): void => launch('lora_linear_grad', null, da, db, ...inputs, ...factors, ...numbers(r));
   for (const gradient of [da, db]) fillInplace(gradient, 0);

@@ -40,17 +40,17 @@ export interface LayerWork {
 /** Of W0, and of x, y and their gradients. */
 export interface LayerTypes {
   readonly stored: DType;
-  readonly activations?: DType; // f32
+  readonly activations?: DType; // the device's own
 }
 
-export function makeLayerWork(device: Device, shape: LayerShape, { stored, activations = 'f32' }: LayerTypes): LayerWork {
+export function makeLayerWork(device: Device, shape: LayerShape, { stored, activations = device.info.activations }: LayerTypes): LayerWork {
   const { T, K, N, r, parts = [N] } = shape;
   const made: { dispose(): void }[] = [];
   const own = <D extends { dispose(): void }>(thing: D): D => (made.push(thing), thing);
   const operands = { w: makeNoise(1), x: makeNoise(2), dy: makeNoise(3), a: makeNoise(4), b: makeNoise(5) };
   const matrix = own(operands.w.tensor(device, [N, K], stored));
   const weight = own(device.weight(parts.map((rows, i) => own(matrix.view([rows, K], sumOf(parts.slice(0, i)) * K)))));
-  const [x, dy] = [own(operands.x.tensor(device, [T, K], activations)), own(operands.dy.tensor(device, [T, N], activations))];
+  const [x, dy] = [own(operands.x.activation(device, [T, K], activations)), own(operands.dy.activation(device, [T, N], activations))];
   const [a, b] = [own(operands.a.tensor(device, [r * parts.length, K], 'f32')), own(operands.b.tensor(device, [N * r], 'f32'))];
   const [da, db] = [own(a.like()), own(b.like())];
   for (const gradient of [da, db]) fillInplace(gradient, 0);

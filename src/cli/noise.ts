@@ -13,6 +13,8 @@ export interface Noise {
   /** Element i counts from `begin`. */
   fill(count: number, begin?: number): Float32Array;
   tensor(device: Device, shape: Shape, dtype: DType): Tensor;
+  /** The same as an activation, laid out as the device likes them. */
+  activation(device: Device, shape: Shape, dtype: DType): Tensor;
 }
 
 /** Spread of one such number. */
@@ -30,13 +32,16 @@ export function makeNoise(seed: number): Noise {
   return {
     at,
     fill: (count, begin = 0) => (begin === 0 ? tiled(new Float32Array(count), block) : Float32Array.from({ length: count }, (_, i) => at(begin + i))),
-    tensor(device, shape, dtype) {
-      const count = shape.reduce((n, dim) => n * dim, 1);
-      const tensor = device.empty(shape, dtype);
-      tensor.upload(dtype === 'f32' ? tiled(new Float32Array(count), block) : tiled(new Uint16Array(count), Uint16Array.from(steps, (step) => bitsOf(step, dtype))));
-      return tensor;
-    },
+    tensor: (device, shape, dtype) => filled(device.empty(shape, dtype), steps),
+    activation: (device, shape, dtype) => filled(device.activation(shape, dtype), steps),
   };
+}
+
+function filled(tensor: Tensor, steps: Uint8Array): Tensor {
+  const { size, dtype } = tensor;
+  const block = (): Uint16Array => Uint16Array.from(steps, (step) => bitsOf(step, dtype));
+  tensor.upload(dtype === 'f32' ? tiled(new Float32Array(size), Float32Array.from(steps, valueOf)) : tiled(new Uint16Array(size), block()));
+  return tensor;
 }
 
 const valueOf = (step: number): number => (step - 128) / 1024;

@@ -47,7 +47,7 @@ const furthest = (a: Float32Array, b: Float32Array): number => a.reduce((worst, 
 describe.skipIf(peersPython === null)('beside PEFT', () => {
   let device: Device;
   beforeAll(async () => {
-    device = await openDevice(process.env['LOWRANK_TEST_DEVICE'] ?? 'cpu');
+    device = await openDevice(process.env['LOWRANK_TEST_DEVICE'] ?? 'cpu', { activations: 'f32' });
   });
   afterAll(() => device.close());
 

@@ -20,7 +20,7 @@ async function repeat(run: string, model: string): Promise<{ lines: Line[]; out:
   const device = process.env['LOWRANK_TEST_DEVICE'] ?? 'cpu';
   const [data, out] = [path.join(folder, 'rows.jsonl'), path.join(folder, 'out')];
   writeRows(run, data);
-  const { status, stdout, stderr } = await lowrank(['train', '--model', model, '--adapter', path.join(run, 'initial_adapter'), '--data', data, '--out', out, '--device', device, ...flagsOf(readPeftRun(run))]);
+  const { status, stdout, stderr } = await lowrank(['train', '--model', model, '--adapter', path.join(run, 'initial_adapter'), '--data', data, '--out', out, '--device', device, '--activations', 'f32', ...flagsOf(readPeftRun(run))]);
   if (status !== 0) throw new Error(stderr);
   return { lines: jsonLines<Line>(stdout), out };
 }
