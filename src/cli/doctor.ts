@@ -96,7 +96,7 @@ async function cudaFacts(): Promise<Findings> {
 /** In f32, where the bound is the CPU's. */
 async function cudaTest(): Promise<string> {
   await using device = await openDevice('cuda', { activations: 'f32' });
-  return selfTest(device);
+  return await selfTest(device); // before it is closed
 }
 
 const isa: Readonly<Record<string, string>> = {

@@ -104,7 +104,7 @@ describe('the command line', () => {
     expect(names()).toEqual(['quick']);
     expect(names('--all')).toEqual(['quick', 'long']);
     expect(names('--only', 'long,quick')).toEqual(['long', 'quick']);
-    expect(helpText(benches)).toMatch(/\* quick +something\n {2}long +something/);
+    expect(helpText(benches)).toMatch(/\*  quick +something\n {3}long +something/);
   });
   it.each([
     { args: ['--only', 'other'], says: '--only must name some of quick, long (found other)' },
