@@ -3,7 +3,7 @@ import type { Bench, BenchContext } from './bench.ts';
 import { peakParty } from './peak.ts';
 import { withRandomModel } from './random-model.ts';
 import { chosenModels, type ModelShape } from './shapes.ts';
-import { digits, type Row, withQuartiles } from './table.ts';
+import { digits, renderTable, type Row, withQuartiles } from './table.ts';
 import { checkLosses, type MemoryAnswer, ourTrainer, peftTrainer, type StepAnswer, type Trainer, type Training, usualTraining } from './trainers.ts';
 import { timer } from './time-left.ts';
 
@@ -23,7 +23,9 @@ export const step: Bench = {
       await withRandomModel(shape, async (folder) => {
         for (const trainers of groupsOf(context)) {
           const whole = trainers.length === groupsOf(context).flat().length ? title : `${title}: ${trainers.map(({ who }) => who).join(' beside ')}`;
-          if (time.allows(whole)) tables[whole] = await measure({ shape, training, folder, trainers }, context);
+          if (!time.allows(whole)) continue;
+          const rows = (tables[whole] = await measure({ shape, training, folder, trainers }, context));
+          if (device.kind !== 'cpu') console.log(renderTable(rows)); // should time run out on the next
         }
       });
     }
@@ -47,7 +49,7 @@ function groupsOf({ peers, medium, device, options: { all, precision } }: BenchC
     return [[...own, ...(all ? (['f32', 'bf16', 'f16'] as const) : (['f32', 'bf16'] as const)).map((dtype) => peftTrainer(peers, dtype, 'none'))]];
   }
   if (peers === null) return [[ours('none')], [ours('blocks')]];
-  const kinds = [['none', false], ['none', true], ['blocks', false], ['blocks', true]] as const;
+  const kinds = [['none', false], ['blocks', false], ['none', true], ['blocks', true]] as const; // compiling takes longest: last
   return kinds.map(([checkpointing, compiled]) => [ours(checkpointing), peftTrainer(peers, 'bf16', checkpointing, compiled)]);
 }
 

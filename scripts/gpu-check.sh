@@ -120,13 +120,16 @@ stage_racecheck() { sanitize racecheck --racecheck-report all; }
 stage_synccheck() { sanitize synccheck; }
 stage_initcheck() { sanitize initcheck; }
 
-stage_layer() { bench lora-linear --seconds 50; }
-stage_layer-all() { bench lora-linear --all --seconds 280; }
-stage_skinny() { bench skinny --seconds 15; }
-stage_block() { bench block ${shape:+--shape "$shape"} --seconds 30; }
-stage_step() { bench step --shape "${shape:-llama1b}" --seconds 75; }
-stage_layer-8b() { bench step --shape llama8b-layer --seconds 180; }
-stage_step-8b() { bench step --shape llama8b --seconds 400; }
+# Of the time that the stage has: after that a bench begins no further shape or pair, and can still end the one it is at.
+part() { echo $(( STAGE_SECONDS * $1 / 100 )); }
+
+stage_layer() { bench lora-linear --seconds "$(part 60)"; }
+stage_layer-all() { bench lora-linear --all --seconds "$(part 90)"; }
+stage_skinny() { LOWRANK_PEERS_PYTHON= bench skinny --seconds "$(part 50)"; }
+stage_block() { bench block ${shape:+--shape "$shape"} --seconds "$(part 50)"; }
+stage_step() { bench step --shape "${shape:-llama1b}" --seconds "$(part 45)"; }
+stage_layer-8b() { bench step --shape llama8b-layer --seconds "$(part 60)"; }
+stage_step-8b() { bench step --shape llama8b --seconds "$(part 60)"; }
 
 stage_ncu() {
   needs ncu
@@ -178,7 +181,7 @@ last_line() { grep -v '^[[:space:]]*$' "$1" 2>/dev/null | tail -1 | sed 's/\x1b\
 run_stage() {
   local name=$1 limit=$2 start rc result log=$logs/$1.log; shift 2
   start=$(now)
-  timeout -k 5 "$limit" "$@" > "$log" 2>&1 < /dev/null; rc=$?
+  STAGE_SECONDS=$limit timeout -k 5 "$limit" "$@" > "$log" 2>&1 < /dev/null; rc=$?
   case $rc in 0) result=ok ;; 77) result='not run' ;; 124 | 137) result=time ;; *) result=failed ;; esac
   [ "$result" = time ] && echo "stopped after $limit s; before: $(last_line "$log")" >> "$log"
   { echo; echo "=== $name: $result (rc $rc, $(seconds_since "$start") s)"; sed 's/\x1b\[[0-9;]*m//g' "$log" | tail -c 1500000; } >> "$OUT/gpu-check.log"
