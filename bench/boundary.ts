@@ -1,4 +1,5 @@
-import { type LayerShape, layerName, noise } from '../src/cli/layer-work.ts';
+import { type LayerShape, layerName } from '../src/cli/layer-work.ts';
+import { noise } from '../src/cli/noise.ts';
 import { deviceParty, type Party, ratioSpread, spread, takeTurns } from '../src/cli/turns.ts';
 import type { Device } from '../src/device.ts';
 import { cast } from '../src/ops/elementwise.ts';

@@ -21,8 +21,10 @@ export interface PeakMeter {
 const here = path.dirname(fileURLToPath(import.meta.url));
 
 /** Programs that measure, and where each is made of what. */
+const native = { source: path.join(here, 'native'), folder: path.join(here, '../build/bench') };
 const programs = {
-  peak: { source: path.join(here, 'native'), folder: path.join(here, '../build/bench') },
+  peak: native,
+  boundary: native,
   gpu_peak: { source: path.join(here, 'cuda'), folder: path.join(here, '../build/bench/cuda') },
 } as const;
 
