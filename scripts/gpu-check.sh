@@ -47,7 +47,8 @@ node_ts() { node --import tsx "$@"; }
 report() { node_ts scripts/gpu-report.ts "$@"; }
 bench() { # NAME ARGS...: beside PyTorch + PEFT where a Python has them
   local name=$1; shift
-  node_ts bench/main.ts --device "$device" --only "$name" --json "$results" ${LOWRANK_PEERS_PYTHON:+--peers} "$@"
+  node_ts bench/main.ts --device "$device" --only "$name" --json "$results" ${LOWRANK_PEERS_PYTHON:+--peers} "$@" || return 1
+  report bench "$(ls -t "$results/$name"*.json | head -1)"
 }
 vitest_on_gpu() { # NAME ARGS...: counts at the end
   local name=$1 rc; shift

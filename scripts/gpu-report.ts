@@ -4,7 +4,7 @@ import path from 'node:path';
 import { renderTable } from '../bench/table.ts';
 import { openDevice, probeDevices } from '../src/device.ts';
 import { addonFault } from '../src/native.ts';
-import { deviceOf, parseStages, profileKernels, resultStem, sanitizerSummary, vitestSummary } from './gpu-results.ts';
+import { benchSummary, deviceOf, parseStages, profileKernels, resultStem, sanitizerSummary, vitestSummary } from './gpu-results.ts';
 
 const read = (file: string | undefined): string => (file !== undefined && existsSync(file) ? readFileSync(file, 'utf8') : '');
 
@@ -16,6 +16,7 @@ function say({ ok, line }: { ok: boolean; line: string }): void {
 const verbs: Readonly<Record<string, (...files: string[]) => void | Promise<void>>> = {
   vitest: (file) => say(existsSync(file as string) ? vitestSummary(read(file)) : { ok: false, line: 'vitest wrote no report' }),
   sanitizer: (file) => say(sanitizerSummary(read(file))),
+  bench: (file) => say({ ok: true, line: benchSummary(read(file)) }),
   ncu(file) {
     const kernels = profileKernels(read(file));
     console.log(renderTable(kernels.map((kernel) => ({ ...kernel }))));

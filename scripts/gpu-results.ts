@@ -20,7 +20,7 @@ export function parseStages(tsv: string): Stage[] {
 interface VitestReport {
   readonly numPassedTests: number;
   readonly numFailedTests: number;
-  readonly testResults: readonly { readonly message?: string; readonly assertionResults: readonly { readonly status: string; readonly fullName: string; readonly failureMessages: readonly string[] | null }[] }[];
+  readonly testResults: readonly { readonly status?: string; readonly message?: string; readonly assertionResults: readonly { readonly status: string; readonly fullName: string; readonly failureMessages: readonly string[] | null }[] }[];
 }
 
 /** How many passed and failed, and the first that failed with the first line of why, in one line. `ok` is false without a test. */
@@ -29,10 +29,20 @@ export function vitestSummary(json: string): { ok: boolean; line: string } {
   const tests = testResults.flatMap(({ assertionResults }) => assertionResults);
   const skipped = tests.filter(({ status }) => status === 'skipped').length;
   const first = tests.find(({ status }) => status === 'failed');
-  const unread = testResults.find(({ assertionResults, message }) => assertionResults.length === 0 && (message ?? '') !== '');
-  const why = first === undefined ? (unread?.message ?? '') : `${first.fullName}: ${first.failureMessages?.[0] ?? ''}`;
+  // Files that failed without a test that did: one could not be read, or a device not be opened before its tests.
+  const broken = testResults.filter(({ status, assertionResults }) => status === 'failed' && assertionResults.every((test) => test.status !== 'failed'));
+  const begun = broken.length === 0 ? '' : `${broken.length} files could not begin some of their tests ${broken[0]?.message ?? ''}`.trim();
+  const why = first === undefined ? begun : `${first.fullName}: ${first.failureMessages?.[0] ?? ''}`;
   const line = `${passed} passed, ${failed} failed, ${skipped} not among those wanted or skipped${why === '' ? '' : `; ${why.split('\n')[0]}`}`;
-  return { ok: passed > 0 && failed === 0 && unread === undefined, line };
+  return { ok: passed > 0 && failed === 0 && broken.length === 0, line };
+}
+
+/** A bench's tables in one line: of each row the first column and two that follow. */
+export function benchSummary(json: string): string {
+  const { tables } = JSON.parse(json) as { readonly tables: Readonly<Record<string, readonly Readonly<Record<string, string | number | null>>[]>> };
+  const short = (row: Readonly<Record<string, string | number | null>>): string =>
+    Object.entries(row).slice(0, 3).map(([column, value], i) => (i === 0 ? String(value) : `${column} ${String(value)}`)).join(', ');
+  return Object.values(tables).flat().map(short).join('; ');
 }
 
 /** The tool's own last words, and how often each kind of complaint came. `ok` only where it says that there were none. */

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { deviceOf, parseStages, profileKernels, resultStem, sanitizerSummary, vitestSummary } from '../../scripts/gpu-results.ts';
+import { benchSummary, deviceOf, parseStages, profileKernels, resultStem, sanitizerSummary, vitestSummary } from '../../scripts/gpu-results.ts';
 import { packageFolders } from '../../scripts/package-folders.ts';
 
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -100,6 +100,12 @@ describe('what the stages left', () => {
     expect(vitestSummary(report(test('passed'), test('skipped')))).toEqual({ ok: true, line: '1 passed, 0 failed, 1 not among those wanted or skipped' });
     expect(vitestSummary(report(test('passed'), test('failed', ['Error: off by 3\n  at x'])))).toEqual({ ok: false, line: expect.stringMatching(/1 failed.*; op failed: Error: off by 3$/) as string });
     expect(vitestSummary(report(test('skipped'))).ok).toBe(false);
+    const closed = JSON.stringify({ numPassedTests: 5, numFailedTests: 0, testResults: [{ status: 'failed', message: '', assertionResults: [test('skipped')] }] });
+    expect(vitestSummary(closed)).toEqual({ ok: false, line: expect.stringMatching(/; 1 files could not begin some of their tests$/) as string });
+  });
+
+  it('a bench: each row by what it is called and two of its figures', () => {
+    expect(benchSummary(JSON.stringify({ tables: { a: [{ who: 'us', ms: 3, 'GB/s': 2, more: 1 }], b: [{ who: 'them', ms: null }] } }))).toBe('us, ms 3, GB/s 2; them, ms null');
   });
 
   const prefix = '========= ';
