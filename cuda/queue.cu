@@ -11,6 +11,13 @@ constexpr int64_t kScratchStart = 4 << 20, kAlign = 256;
 
 int64_t aligned(int64_t bytes) { return (bytes + kAlign - 1) / kAlign * kAlign; }
 
+void describe(const Watch& watch, Report found, Failure* failure) {
+  const auto index = static_cast<int32_t>(static_cast<uint32_t>(found));
+  const auto limit = static_cast<long long>(watch.limit);
+  if (watch.says == Says::outside) return failure->set("ERR_RANGE", "%s %d at row %llu is outside [0, %lld)", watch.what, index, found >> 32, limit);
+  failure->set("ERR_RANGE", "%s must rise from 0 to T = %lld (element %llu is %d)", watch.what, limit, found >> 32, index);
+}
+
 }  // namespace
 
 bool succeeded(cudaError_t error, const char* what, Failure* failure) {
@@ -117,8 +124,7 @@ bool Queue::settle(Failure* failure) {
   if (!succeeded(cudaStreamSynchronize(stream_), "the stream", failure)) return false;
   for (size_t i = 0; i < found.size(); ++i) {
     if (found[i] == kNothing) continue;
-    const auto index = static_cast<int32_t>(static_cast<uint32_t>(found[i]));
-    failure->set("ERR_RANGE", "%s %d at row %llu is outside [0, %lld)", watches[i].what, index, found[i] >> 32, static_cast<long long>(watches[i].limit));
+    describe(watches[i], found[i], failure);
     return false;
   }
   return true;

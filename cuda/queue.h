@@ -14,10 +14,14 @@ namespace lowrank::cuda {
 using Report = unsigned long long;
 constexpr Report kNothing = ~Report{0};
 
+// outside: an index that isn't in [0, limit); rising: an element of offsets that don't rise from 0 to limit.
+enum class Says : int32_t { outside, rising };
+
 // What was found, in which op: "rope_inplace: position".
 struct Watch {
   const char* what;
   int64_t limit;
+  Says says = Says::outside;
 };
 
 class Queue {

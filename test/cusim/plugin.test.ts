@@ -30,13 +30,16 @@ describe.skipIf(count === 0)("the emulator's plugin", () => {
     }
   });
 
-  it('an op without a kernel fails by its name, and the device goes on', async () => {
+  it('offsets that do not rise from 0 to T are an error that names the element, and the device goes on', async () => {
     await using device = await openDevice('cusim');
-    const [y, lse, qkv, offsets] = [device.empty([2, 4]), device.empty([2, 1]), device.tensor(new Float32Array(24), [2, 12]), device.tensor(Int32Array.of(0, 2))];
-    launch('attention', y, lse, qkv, offsets, 1, 1, 0, 1);
-    await expect(device.fence()).rejects.toMatchObject({ code: 'ERR_UNSUPPORTED', message: expect.stringContaining('attention') as string });
-    launch('fill', y, 3);
-    expect(await y.data()).toEqual(new Float32Array(8).fill(3));
+    const tensor = (rows: number, cols: number) => device.tensor(new Float32Array(rows * cols), [rows, cols]);
+    for (const [offsets, says] of [[[0, 3, 2, 4], 'element 2 is 2'], [[1, 4], 'element 0 is 1'], [[0, 5], 'element 1 is 5'], [[0, -1, 4], 'element 1 is -1'], [[0, 3], 'element 1 is 3']] as const) {
+      const at = device.tensor(Int32Array.from(offsets));
+      launch('attention', tensor(4, 4), tensor(4, 2), tensor(4, 8), at, 2, 1, 0, 1);
+      await expect(device.fence()).rejects.toMatchObject({ code: 'ERR_RANGE', message: expect.stringContaining(`attention: offsets must rise from 0 to T = 4 (${says})`) as string });
+      launch('attention_grad', tensor(4, 8), tensor(4, 4), tensor(4, 8), tensor(4, 4), tensor(4, 2), at, 2, 1, 0, 1);
+      await expect(device.fence()).rejects.toMatchObject({ code: 'ERR_RANGE', message: expect.stringContaining(says) as string });
+    }
   });
 
   it('an index out of range names the first row, and an optimizer step behind it changes nothing', async () => {

@@ -1,5 +1,7 @@
 import type { AttentionArgs } from '../reference/attention.ts';
 import type { Numbers } from '../reference/numbers.ts';
+import type { Bench } from './bench.ts';
+import { bound } from './parity.ts';
 
 /** What was added to make each output, signs aside, with the errors that exp carries over from the scores. */
 export interface AttentionMagnitudes {
@@ -17,6 +19,16 @@ export function attentionMagnitudes(args: AttentionArgs & { dy?: Numbers }, resu
   const sizes = { y: new Float64Array(T * H * D), lse: new Float64Array(T * H), dqkv: new Float64Array(T * (H + 2 * G) * D) };
   for (let t = 0; t < T; t++) for (let h = 0; h < H; h++) addRow(args, result, t, h, sizes);
   return sizes;
+}
+
+/**
+ * Magnitudes to bounds. With 16-bit activations tensor cores take probabilities and their gradients rounded to 16 bits, and delta is made
+ * from a y so rounded: two more roundings, of 16 bits. f16 rounds what is below 2^-14 absolutely; the magnitudes are far larger.
+ */
+export function within(bench: Bench, length: number, sizes: Float64Array): (i: number) => number {
+  const inF32 = bound(length, sizes);
+  const unit = { f32: 0, f16: 2 ** -11, bf16: 2 ** -8 }[bench.activations];
+  return (i) => inF32(i) + 2 * unit * (sizes[i] as number);
 }
 
 function addRow(args: AttentionArgs & { dy?: Numbers }, result: { y: Numbers; lse: Numbers }, t: number, h: number, sizes: AttentionMagnitudes): void {

@@ -1,0 +1,204 @@
+// The forward pass in 16 bits on tensor cores (FlashAttention-2's shape: Dao 2023). A block is a tile of rows of queries; keys and values
+// come by in tiles of 64. While scores are made the values are on their way, while values are summed the next keys: one buffer each. The
+// first tiles come together: in generation there may be no others.
+//
+// Shapes. 32 rows a warp (kTiles 2): each 256-byte fragment of keys or values that is read from shared memory serves two mma, else shared
+// memory (128 bytes a clock) and not the tensor cores would be the limit on sm_80 and sm_90. Accumulators then take kD registers a
+// thread, and the scores 64: up to kD = 128. At 128 a block has 64 KiB, so sm_80 and sm_90 hold two and more, sm_86 and sm_89 one; at 256
+// (16 rows a warp) it has 96 KiB of their 99.
+#include "attention_forward.cuh"
+#include "attention_mma.cuh"
+
+namespace lowrank::cuda {
+
+namespace {
+
+constexpr int kWarps = 4, kThreads = 32 * kWarps, kKeys = 64;
+
+template <int kTiles>
+constexpr int kRows = kWarps * 16 * kTiles;
+
+template <int kTiles, int kD>
+constexpr int kShared = kTileBytes<kD, kRows<kTiles> + 2 * kKeys>;
+
+// Of the rows that a thread holds a part of; rows 8 apart.
+template <int kTiles>
+struct Softmax {
+  float maximum[kTiles][2];  // in units of ln 2
+  float sum[kTiles][2];      // the thread's share
+};
+
+GPU_FN float max_of_quad(float value) {
+  value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, 1));
+  return fmaxf(value, __shfl_xor_sync(kAllLanes, value, 2));
+}
+GPU_FN float sum_of_quad(float value) {
+  value += __shfl_xor_sync(kAllLanes, value, 1);
+  return value + __shfl_xor_sync(kAllLanes, value, 2);
+}
+
+// The new maximum of one row; returns how much what was summed before shrinks.
+template <int kTiles>
+GPU_FN float raise_maximum(const float (&scores)[kTiles][kKeys / 8][4], Softmax<kTiles>& state, int t, int h) {
+  float most = state.maximum[t][h];
+  GPU_UNROLL
+  for (int n = 0; n < kKeys / 8; ++n) most = fmaxf(most, fmaxf(scores[t][n][2 * h], scores[t][n][2 * h + 1]));
+  most = max_of_quad(most);
+  const float shrink = ptx::exp2_approximate(state.maximum[t][h] - most);
+  state.maximum[t][h] = most;
+  return shrink;
+}
+
+// Scores, in units of ln 2, become probabilities relative to the new maxima. Maxima rarely rise after the first tiles: totals are only
+// touched where they did.
+template <int kTiles, int kColumns>
+GPU_FN void soften(float (&scores)[kTiles][kKeys / 8][4], Softmax<kTiles>& state, float (&totals)[kTiles][kColumns][4]) {
+  GPU_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    const float shrink[2] = {raise_maximum(scores, state, t, 0), raise_maximum(scores, state, t, 1)};
+    GPU_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      float sum = 0;
+      GPU_UNROLL
+      for (int n = 0; n < kKeys / 8; ++n) {
+        GPU_UNROLL
+        for (int i = 2 * h; i < 2 * h + 2; ++i) sum += scores[t][n][i] = ptx::exp2_approximate(scores[t][n][i] - state.maximum[t][h]);
+      }
+      state.sum[t][h] = state.sum[t][h] * shrink[h] + sum;
+    }
+    if (!__any_sync(kAllLanes, shrink[0] != 1.0f || shrink[1] != 1.0f)) continue;
+    GPU_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      GPU_UNROLL
+      for (int i = 0; i < 4; ++i) totals[t][n][i] *= shrink[i / 2];
+    }
+  }
+}
+
+// What a run of keys gave, for join_parts.
+template <int kTiles, int kColumns, class T>
+GPU_FN void store_parts(const Attend<T>& p, const Softmax<kTiles>& state, const float (&totals)[kTiles][kColumns][4], int32_t row, int32_t g, int32_t run) {
+  const int lane = static_cast<int>(lane_id());
+  GPU_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    GPU_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      const int32_t m = row + t * 16 + h * 8 + lane / 4;
+      if (m >= p.view.rows()) continue;
+      const int64_t part = run * static_cast<int64_t>(p.view.tokens) * p.heads + p.view.scalar_of(m, g, p.heads);
+      if (lane % 4 == 0) p.parts.maxima[part] = state.maximum[t][h], p.parts.sums[part] = state.sum[t][h];
+      GPU_UNROLL
+      for (int n = 0; n < kColumns; ++n) {
+        const int column = n * 8 + lane % 4 * 2;
+        if (column < p.view.size) store<2>(p.parts.y + part * p.view.size + column, Floats<2>{{totals[t][n][2 * h], totals[t][n][2 * h + 1]}});
+      }
+    }
+  }
+}
+
+template <int kTiles, int kD, int kColumns, class T>
+GPU_FN void store_result(const Attend<T>& p, const Softmax<kTiles>& state, const float (&totals)[kTiles][kColumns][4], const RowTile<kD>& tile, int32_t row, int32_t g) {
+  const AttentionView<T>& view = p.view;
+  const int32_t own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
+  float factors[kTiles][2];
+  GPU_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    GPU_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      factors[t][h] = 1.0f / state.sum[t][h];
+      const int32_t m = row + own + t * 16 + h * 8 + static_cast<int32_t>(lane_id()) / 4;
+      if (p.lse == nullptr || lane_id() % 4 != 0 || m >= view.rows()) continue;
+      p.lse[view.scalar_of(m, g, p.heads)] = state.maximum[t][h] * kLn2 + logf(state.sum[t][h]);
+    }
+  }
+  store_rows<T>(tile, own, totals, factors, view.size, [&](int i) { return view.row_of(p.y, p.y_pitch, row + i, g); });
+}
+
+// Block (tile of rows, kv head, run). Tiles with the most keys come first.
+template <class T, int kTiles, int kD>
+__global__ void __launch_bounds__(kThreads, 2) attend_flash(GPU_ARGUMENT Attend<T> p) {
+  GPU_SHARED(shared);
+  const RowTile<kD> queries{shared}, keys{queries.base + kTileBytes<kD, kRows<kTiles>>}, values{keys.base + kTileBytes<kD, kKeys>};
+  const AttentionView<T>& view = p.view;
+  check_offsets(view.sequences);
+  const auto g = static_cast<int32_t>(blockIdx.y);
+  const int32_t row = static_cast<int32_t>(gridDim.x - 1 - blockIdx.x) * kRows<kTiles>, own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
+  const Sight range = p.keys_of_run(sight_of_rows(view, row, kRows<kTiles>), static_cast<int32_t>(blockIdx.z));
+  const auto fetch = [&](const RowTile<kD>& tile, const T* base, int32_t key) {
+    base += static_cast<int64_t>(g) * view.size;
+    fetch_rows<kKeys, kThreads>(tile, base, view.size, [&](int i) { return key + i < range.end ? base + (key + i) * view.kv_pitch : nullptr; });
+    ptx::cp_async_commit();
+  };
+
+  fetch_rows<kRows<kTiles>, kThreads>(queries, view.q, view.size, [&](int i) { return view.query(row + i, g); });
+  fetch(keys, view.k, range.begin);
+  fetch(values, view.v, range.begin);
+  Softmax<kTiles> state;
+  GPU_UNROLL
+  for (int i = 0; i < 2 * kTiles; ++i) state.maximum[i / 2][i % 2] = kLowest, state.sum[i / 2][i % 2] = 0;
+  Sights<kTiles> sights;
+  const auto sight_of = [&](int32_t m) { return sight_of_row(view, m); };
+  sights_of_thread(sights, row + own, sight_of);
+  const WarpSight sight = sight_of_warp(row + own, 16 * kTiles, view.rows() - 1, sight_of);
+  const float factor = view.scale * kLog2E;
+  Fragments<kTiles, kD> totals;
+  clear(totals);
+  for (int32_t key = range.begin; key < range.end; key += kKeys) {
+    const bool sees = sight.sees_any(key, kKeys);
+    LeftFragments<kTiles, kKeys> probabilities;
+    if (key == range.begin) ptx::cp_async_wait<1>();
+    else ptx::cp_async_wait<0>();
+    __syncthreads();
+    if (key != range.begin) fetch(values, view.v, key);
+    if (sees) {
+      Fragments<kTiles, kKeys> scores;
+      multiply_rows<T>(scores, queries, own, keys);
+      GPU_UNROLL
+      for (int i = 0; i < kTiles * kKeys / 2; ++i) scores[i / (kKeys / 2)][i / 4 % (kKeys / 8)][i % 4] *= factor;
+      if (!sight.sees_all(key, kKeys) || key + kKeys > range.end) mask(scores, sights, key, range.end);
+      soften(scores, state, totals);
+      as_left<T>(probabilities, scores);
+    }
+    ptx::cp_async_wait<0>();
+    __syncthreads();
+    if (key + kKeys < range.end) fetch(keys, view.k, key + kKeys);
+    if (sees) add_weighted_rows<T>(totals, probabilities, values);
+  }
+  ptx::cp_async_wait<0>();
+  __syncthreads();
+  GPU_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    GPU_UNROLL
+    for (int h = 0; h < 2; ++h) state.sum[t][h] = sum_of_quad(state.sum[t][h]);
+  }
+  if (p.parts.runs > 1) store_parts(p, state, totals, row + own, g, static_cast<int32_t>(blockIdx.z));
+  else store_result(p, state, totals, queries, row, g);
+}
+
+template <int kTiles, int kD, class T>
+void launch_flash(Queue& queue, const Attend<T>& p) {
+  const unsigned tiles = tiles_of(static_cast<int64_t>(p.view.tokens) * p.view.group, kRows<kTiles>);
+  const dim3 grid(tiles, static_cast<unsigned>(p.heads / p.view.group), static_cast<unsigned>(p.parts.runs));
+  allow_shared(attend_flash<T, kTiles, kD>, kShared<kTiles, kD>);
+  GPU_LAUNCH((attend_flash<T, kTiles, kD>), grid, kThreads, (kShared<kTiles, kD>), queue.stream(), p);
+}
+
+}  // namespace
+
+template <class T>
+bool attend_on_tensor_cores(Queue& queue, const Attend<T>& p) {
+  if (!in_pieces(p.view) || !in_pieces(p.y, p.y_pitch)) return false;
+  with_head_size(p.view.size, [&](auto size) {
+    constexpr int kD = decltype(size)::value;
+    // Few rows, as in generation: a small tile of queries leaves room for more blocks, and reading the cache is what takes the time.
+    const bool few = static_cast<int64_t>(p.view.tokens) * p.view.group <= kRows<1>;
+    if (kD > 128 || few) launch_flash<1, kD>(queue, p);
+    else launch_flash<kD <= 128 ? 2 : 1, kD>(queue, p);
+  });
+  return true;
+}
+
+template bool attend_on_tensor_cores(Queue&, const Attend<f16>&);
+template bool attend_on_tensor_cores(Queue&, const Attend<bf16>&);
+
+}  // namespace lowrank::cuda

@@ -1,0 +1,230 @@
+// Tiles of 16-bit rows in shared memory and their products by tensor cores: what the flash kernels are made of.
+//
+// A warp owns kTiles x 16 rows of its left factor. Fragments of mma.m16n8k16: lane l holds, of each 16 x 8 tile of results, the columns
+// l % 4 * 2 and the next of rows l / 4 and l / 4 + 8. Two such tiles of results side by side, rounded to 16 bits, are the left factor of a
+// further product (`as_left`): probabilities never go through shared memory.
+#pragma once
+#include "attention_view.cuh"
+#include "ptx.cuh"
+
+namespace lowrank::cuda {
+
+// Rows of kD numbers (kD a multiple of 16) in pieces of 16 bytes. Pieces are permuted by row, so that the eight rows that ldmatrix reads
+// at once lie in the eight different 16-byte parts of the banks, whatever kD.
+template <int kD>
+struct RowTile {
+  static constexpr int kPieces = kD / 8;
+  static constexpr int kSpread = kPieces % 8 == 0 ? 8 : kPieces % 4 == 0 ? 4 : 2;
+  unsigned char* base;
+
+  // What a lane of ldmatrix reads, counted from its own row and piece in steps of 8 rows and 2 pieces.
+  struct Lane {
+    ptx::SharedAt from[kSpread / 2];
+    GPU_FN ptx::SharedAt at(int rows, int pieces) const { return from[pieces % kSpread / 2] + (rows * kPieces + pieces / kSpread * kSpread) * 16; }
+  };
+  static GPU_FN int permuted(int row, int piece) { return (piece ^ (row / (8 / kSpread) % kSpread)) * 16; }
+  GPU_FN unsigned char* at(int row, int piece) const { return base + row * kPieces * 16 + permuted(row, piece); }
+  GPU_FN Lane lane(int row, int piece) const {
+    Lane lane;
+    GPU_UNROLL
+    for (int i = 0; i < kSpread / 2; ++i) lane.from[i] = ptx::shared_at(base + row * kPieces * 16 + (permuted(row, piece) ^ (i * 32)));
+    return lane;
+  }
+  // From a row that is a multiple of 8.
+  GPU_FN RowTile from_row(int row) const { return {base + row * kPieces * 16}; }
+};
+
+template <int kD, int kRows>
+constexpr int kTileBytes = kRows * kD * 2;
+
+// kRows rows into a tile; row(i) is where row i begins, nullptr for zeros. Numbers behind `size` are zeros too. Not awaited.
+template <int kRows, int kThreads, int kD, class T, class Row>
+GPU_FN void fetch_rows(const RowTile<kD>& tile, const T* anywhere, int size, const Row& row) {
+  constexpr int kPieces = RowTile<kD>::kPieces, kStep = kThreads / kPieces;
+  const int piece = static_cast<int>(threadIdx.x) % kPieces;
+  if (static_cast<int>(threadIdx.x) >= kStep * kPieces) return;
+  GPU_NO_UNROLL  // unrolled, the addresses would be kept in registers that the products need
+  for (int r = static_cast<int>(threadIdx.x) / kPieces; r < kRows; r += kStep) {
+    const T* from = row(r);
+    const bool given = from != nullptr && piece * 8 < size;
+    ptx::cp_async16(tile.at(r, piece), given ? from + piece * 8 : anywhere, given);
+  }
+}
+
+template <int kTiles, int kColumns>
+using Fragments = float[kTiles][kColumns / 8][4];
+
+// As the left factor of a product over kDeep.
+template <int kTiles, int kDeep>
+using LeftFragments = uint32_t[kTiles][kDeep / 16][4];
+
+template <int kTiles, int kColumns>
+GPU_FN void clear(float (&sums)[kTiles][kColumns][4]) {
+  GPU_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    GPU_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      GPU_UNROLL
+      for (int i = 0; i < 4; ++i) sums[t][n][i] = 0.0f;
+    }
+  }
+}
+
+// sums = (the warp's rows of a, from a_row) (all rows of b)^T.
+template <class T, int kTiles, int kColumns, int kD>
+GPU_FN void multiply_rows(float (&sums)[kTiles][kColumns][4], const RowTile<kD>& a, int a_row, const RowTile<kD>& b) {
+  const int lane = static_cast<int>(lane_id());
+  const auto on_left = a.lane(a_row + lane % 16, lane / 16), on_right = b.lane(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+  clear(sums);
+  GPU_UNROLL
+  for (int k = 0; k < kD / 16; ++k) {
+    uint32_t left[kTiles][4];
+    GPU_UNROLL
+    for (int t = 0; t < kTiles; ++t) ptx::ldmatrix_x4(left[t], on_left.at(t * 16, k * 2));
+    GPU_UNROLL
+    for (int n = 0; n < kColumns; n += 2) {
+      uint32_t right[4];
+      ptx::ldmatrix_x4(right, on_right.at(n * 8, k * 2));
+      GPU_UNROLL
+      for (int t = 0; t < kTiles; ++t) {
+        ptx::mma_m16n8k16<T>(sums[t][n], left[t], right[0], right[1]);
+        ptx::mma_m16n8k16<T>(sums[t][n + 1], left[t], right[2], right[3]);
+      }
+    }
+  }
+}
+
+// totals += weights (the rows of a tile).
+template <class T, int kTiles, int kSteps, int kColumns, int kD>
+GPU_FN void add_weighted_rows(float (&totals)[kTiles][kColumns][4], const uint32_t (&weights)[kTiles][kSteps][4], const RowTile<kD>& rows) {
+  const int lane = static_cast<int>(lane_id());
+  const auto on_right = rows.lane(lane % 16, lane / 16);
+  GPU_UNROLL
+  for (int k = 0; k < kSteps; ++k) {
+    GPU_UNROLL
+    for (int n = 0; n < kColumns; n += 2) {
+      uint32_t right[4];
+      ptx::ldmatrix_x4_trans(right, on_right.at(k * 16, n));
+      GPU_UNROLL
+      for (int t = 0; t < kTiles; ++t) {
+        ptx::mma_m16n8k16<T>(totals[t][n], weights[t][k], right[0], right[1]);
+        ptx::mma_m16n8k16<T>(totals[t][n + 1], weights[t][k], right[2], right[3]);
+      }
+    }
+  }
+}
+
+template <class T, int kTiles, int kSteps>
+GPU_FN void as_left(uint32_t (&left)[kTiles][kSteps][4], const float (&sums)[kTiles][2 * kSteps][4]) {
+  GPU_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    GPU_UNROLL
+    for (int k = 0; k < kSteps; ++k) {
+      GPU_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const float(&from)[4] = sums[t][2 * k + i / 2];
+        left[t][k][i] = ptx::pack_halves<T>(from[i % 2 * 2], from[i % 2 * 2 + 1]);
+      }
+    }
+  }
+}
+
+// The warp's rows, times a factor each, by way of its own rows of a tile that no other warp reads: row(i) is where row i of the tile goes,
+// nullptr for nowhere. 16 bytes a lane, whole lines of memory.
+template <class T, int kTiles, int kColumns, int kD, class Row>
+GPU_FN void store_rows(const RowTile<kD>& tile, int first, const float (&totals)[kTiles][kColumns][4], const float (&factors)[kTiles][2], int size, const Row& row) {
+  const int lane = static_cast<int>(lane_id());
+  __syncwarp();
+  GPU_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    GPU_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      GPU_UNROLL
+      for (int h = 0; h < 2; ++h) {
+        const uint32_t pair = ptx::pack_halves<T>(totals[t][n][2 * h] * factors[t][h], totals[t][n][2 * h + 1] * factors[t][h]);
+        *reinterpret_cast<uint32_t*>(tile.at(first + t * 16 + h * 8 + lane / 4, n) + lane % 4 * 4) = pair;
+      }
+    }
+  }
+  __syncwarp();
+  constexpr int kPieces = RowTile<kD>::kPieces;
+  for (int i = lane; i < kTiles * 16 * kPieces; i += 32) {
+    const int r = first + i / kPieces, piece = i % kPieces;
+    T* to = row(r);
+    if (to != nullptr && piece * 8 < size) *reinterpret_cast<uint4*>(to + piece * 8) = *reinterpret_cast<const uint4*>(tile.at(r, piece));
+  }
+}
+
+// What a thread's rows (or keys) of a warp's left factor see; rows 8 apart.
+template <int kTiles>
+using Sights = Sight[kTiles][2];
+
+// What some, and what all of a warp's rows see.
+struct WarpSight {
+  Sight some, all;
+  GPU_FN bool sees_any(int32_t at, int count) const { return at < some.end && at + count > some.begin; }
+  GPU_FN bool sees_all(int32_t at, int count) const { return at >= all.begin && at + count <= all.end; }
+};
+
+// `of(i)` for the first and the last of the warp's rows; `last` is the last that there is. Both ends rise with i.
+template <class Of>
+GPU_FN WarpSight sight_of_warp(int32_t first, int32_t count, int32_t last, const Of& of) {
+  if (first > last) return {{0, 0}, {0, 0}};
+  const Sight top = of(first), bottom = of(first + count - 1 < last ? first + count - 1 : last);
+  const bool whole = first + count - 1 <= last;
+  return {{top.begin, bottom.end}, {bottom.begin, whole ? top.end : 0}};
+}
+
+template <int kTiles, class Of>
+GPU_FN void sights_of_thread(Sight (&sights)[kTiles][2], int32_t first, const Of& of) {
+  GPU_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    GPU_UNROLL
+    for (int h = 0; h < 2; ++h) sights[t][h] = of(first + t * 16 + h * 8 + static_cast<int32_t>(lane_id()) / 4);
+  }
+}
+
+// Scores of what isn't seen become -inf. Columns count from `first`; `end` is behind the last that counts.
+template <int kTiles, int kColumns>
+GPU_FN void mask(float (&scores)[kTiles][kColumns][4], const Sight (&sights)[kTiles][2], int32_t first, int32_t end) {
+  GPU_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    GPU_UNROLL
+    for (int n = 0; n < kColumns; ++n) {
+      GPU_UNROLL
+      for (int i = 0; i < 4; ++i) {
+        const int32_t other = first + n * 8 + static_cast<int32_t>(lane_id()) % 4 * 2 + i % 2;
+        if (!sights[t][i / 2].sees(other) || other >= end) scores[t][n][i] = -INFINITY;
+      }
+    }
+  }
+}
+
+// Whether rows of these tensors can be read and written in pieces of 16 bytes.
+template <class T>
+bool in_pieces(const T* data, int64_t pitch) {
+  return reinterpret_cast<uintptr_t>(data) % 16 == 0 && pitch % 8 == 0;
+}
+template <class T>
+bool in_pieces(const AttentionView<T>& view) {
+  return view.size % 8 == 0 && view.size <= 256 && in_pieces(view.q, view.q_pitch) && in_pieces(view.k, view.kv_pitch) && in_pieces(view.v, view.kv_pitch);
+}
+
+// body(Count<kD>{}): the size that kernels are compiled for, the next to a head's.
+template <class Body>
+void with_head_size(int32_t size, const Body& body) {
+  if (size <= 32) return body(Count<32>{});
+  if (size <= 64) return body(Count<64>{});
+  if (size <= 80) return body(Count<80>{});
+  if (size <= 96) return body(Count<96>{});
+  if (size <= 128) return body(Count<128>{});
+  body(Count<256>{});
+}
+
+// More than 48 KiB of shared memory must be asked for, once per kernel and device; asking again costs nothing worth remembering it for.
+template <class Kernel>
+void allow_shared(Kernel kernel, int bytes) {
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+}
+
+}  // namespace lowrank::cuda
