@@ -48,23 +48,22 @@ std::vector<cusim::Operand> operands_of(Contract op) {
   return list.take();
 }
 
-// Columns [col, pitch) of rows that belong to nobody: an op that uses them says so, and what they held before is gone.
-inline void declare_spare(const void* data, DType dtype, int64_t rows, int64_t col, int64_t pitch) {
-  if (rows == 0 || pitch <= col) return;
-  const auto size = static_cast<size_t>(size_of(dtype)), spare = static_cast<size_t>(pitch - col) * size, step = static_cast<size_t>(pitch) * size;
+// Columns [col, end) of rows that belong to nobody: an op that uses them says so, and what they held before is gone.
+inline void declare_spare(const void* data, DType dtype, int64_t rows, int64_t col, int64_t end, int64_t pitch) {
+  if (rows == 0 || end <= col) return;
+  const auto size = static_cast<size_t>(size_of(dtype)), spare = static_cast<size_t>(end - col) * size, step = static_cast<size_t>(pitch) * size;
   cusim::OperandScope::declare({static_cast<const char*>(data) + static_cast<size_t>(col) * size, step * static_cast<size_t>(rows - 1) + spare, cusim::Role::write, "border", spare, step});
 }
-// The spare columns of an activation; reads may go on from a row into them.
-inline void declare_border(const Tensor& t) {
-  if (t.rows() == 0 || t.pitch <= t.cols()) return;
-  declare_spare(t.data, t.dtype, t.rows(), t.cols(), t.pitch);
+// The first `width` spare columns of an activation; reads may go on from a row into them.
+inline void declare_border(const Tensor& t, int64_t width) {
+  declare_spare(t.data, t.dtype, t.rows(), t.cols(), t.cols() + width, t.pitch);
   cusim::OperandScope::declare({t.data, static_cast<size_t>(t.extent()), cusim::Role::read, "rows and border"});
 }
-// The spare columns and rows of a frozen weight.
+// The spare columns of a frozen weight beside its rows, and its spare rows.
 inline void declare_border(const Weight& w) {
   const int64_t rows = w.order == WeightOrder::out_in ? w.rows() : w.in, cols = w.order == WeightOrder::out_in ? w.in : w.rows();
-  declare_spare(w.data[0], w.dtype, rows, cols, w.pitch);
-  declare_spare(static_cast<const char*>(w.data[0]) + rows * w.pitch * size_of(w.dtype), w.dtype, w.border, 0, w.pitch);
+  declare_spare(w.data[0], w.dtype, rows, cols, cols + w.border, w.pitch);
+  declare_spare(static_cast<const char*>(w.data[0]) + rows * w.pitch * size_of(w.dtype), w.dtype, w.border, 0, cols, w.pitch);
 }
 inline void declare_scratch(void* memory, int64_t bytes) { cusim::OperandScope::declare({memory, static_cast<size_t>(bytes), cusim::Role::write, "scratch"}); }
 inline void declare_report(void* memory, int64_t bytes) { cusim::OperandScope::declare({memory, static_cast<size_t>(bytes), cusim::Role::update, "report"}); }
@@ -75,7 +74,7 @@ inline void declare_reports(const void* memory, int64_t bytes) { cusim::OperandS
 #define LOWRANK_DECLARE_OPERANDS(op) const ::cusim::OperandScope operand_scope(::lowrank::cuda::operands_of(op))
 #else
 namespace lowrank::cuda {
-inline void declare_border(const Tensor&) {}
+inline void declare_border(const Tensor&, int64_t) {}
 inline void declare_border(const Weight&) {}
 inline void declare_scratch(void*, int64_t) {}
 inline void declare_report(void*, int64_t) {}

@@ -60,7 +60,7 @@ void multiply_in_borders(Queue& queue, const Extended& p, const Frozen& w, Lie l
     g.add(p.left.data, p.left.pitch, matrix.data, matrix.pitch, p.deep);
     return gemm(queue, g);
   }
-  declare_border(*p.bordered);
+  declare_border(*p.bordered, kBorder);
   declare_border(*p.w);
   // Borders belong to whoever is running: nobody's numbers lie there from one op to the next.
   void* right_border = const_cast<void*>(elements_from(matrix.data, lie == Lie::columns ? p.deep : p.deep * matrix.pitch));
