@@ -176,7 +176,8 @@ row() { # NAME RESULT RC SECONDS LAST
   printf '%s\t%s\t%s\t%s\t%s\n' "$@" >> "$OUT/stages.tsv"
   printf '%-10s %-8s %4s %7s s  %s\n' "$@"
 }
-last_line() { grep -v '^[[:space:]]*$' "$1" 2>/dev/null | tail -1 | sed 's/\x1b\[[0-9;]*m//g' | tr '\t' ' ' | cut -c1-240; }
+# Node ends with its version when it dies of an error: the error says more.
+last_line() { grep -aEv '^[[:space:]]*$|^Node\.js v' "$1" 2>/dev/null | tail -1 | sed 's/\x1b\[[0-9;]*m//g' | tr '\t' ' ' | cut -c1-240; }
 
 # NAME SECONDS COMMAND...: runs it with a limit, its output in a log, and adds a row.
 run_stage() {
@@ -184,6 +185,7 @@ run_stage() {
   start=$(now)
   STAGE_SECONDS=$limit timeout -k 5 "$limit" "$@" > "$log" 2>&1 < /dev/null; rc=$?
   case $rc in 0) result=ok ;; 77) result='not run' ;; 124 | 137) result=time ;; *) result=failed ;; esac
+  [ "$result" = failed ] && tail -1 "$log" | grep -q '^Node\.js v' && grep -aE '^[A-Za-z]*Error' "$log" | tail -1 >> "$log"
   [ "$result" = time ] && echo "stopped after $limit s; before: $(last_line "$log")" >> "$log"
   { echo; echo "=== $name: $result (rc $rc, $(seconds_since "$start") s)"; sed 's/\x1b\[[0-9;]*m//g' "$log" | tail -c 1500000; } >> "$OUT/gpu-check.log"
   row "$name" "$result" "$rc" "$(seconds_since "$start")" "$(last_line "$log")"
