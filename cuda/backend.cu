@@ -69,6 +69,30 @@ void launch(void* device, int32_t op, const void* contract, Failure* failure) {
   queue.end();
 }
 
+void* allocate_host(void* device, int64_t bytes) {
+  void* memory = nullptr;
+  cudaSetDevice(as_queue(device)->device());
+  if (cudaMallocHost(&memory, static_cast<size_t>(bytes)) == cudaSuccess) return memory;
+  cudaGetLastError();
+  return nullptr;
+}
+
+Copies& copies_of(void* device, Lane lane) {
+  cudaSetDevice(as_queue(device)->device());
+  return as_queue(device)->copies(lane);
+}
+
+cudaEvent_t as_event(void* mark) { return static_cast<cudaEvent_t>(mark); }
+
+void* new_mark(void* device) {
+  cudaEvent_t event = nullptr;
+  cudaSetDevice(as_queue(device)->device());
+  // Whoever waits sleeps: there are pieces enough on their way meanwhile.
+  if (cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync) == cudaSuccess) return event;
+  cudaGetLastError();
+  return nullptr;
+}
+
 // Nothing thrown may cross the table: allocations of the host are all that throws here.
 template <class Body>
 void guarded(Failure* failure, const Body& body) {
@@ -105,6 +129,26 @@ const Backend kBackend = {
     .synchronize = [](void* device, Failure* failure) { guarded(failure, [&] { as_queue(device)->synchronize(failure); }); },
     .launch = [](void* device, int32_t op, const void* contract,
                  Failure* failure) { guarded(failure, [&] { launch(device, op, contract, failure); }); },
+    .allocate_host = allocate_host,
+    .deallocate_host = [](void*, void* memory) { cudaFreeHost(memory); },
+    .copy_rows = [](void* device, Lane lane, const RowsCopy* rows, Failure* failure) { guarded(failure, [&] { copies_of(device, lane).copy(*rows, failure); }); },
+    .clear_rows = [](void* device, Lane lane, void* memory, int64_t pitch, int64_t bytes, int64_t rows,
+                     Failure* failure) { copies_of(device, lane).clear(memory, pitch, bytes, rows, failure); },
+    .new_mark = new_mark,
+    .delete_mark = [](void*, void* mark) { cudaEventDestroy(as_event(mark)); },
+    .set_mark =
+        [](void* device, Lane lane, void* mark, Failure* failure) {
+          succeeded(cudaEventRecord(as_event(mark), copies_of(device, lane).stream()), "an event", failure);
+        },
+    .await_mark =
+        [](void* device, Lane lane, void* mark, Failure* failure) {
+          succeeded(cudaStreamWaitEvent(copies_of(device, lane).stream(), as_event(mark), 0), "an event", failure);
+        },
+    .reach_mark =
+        [](void* device, void* mark, Failure* failure) {
+          cudaSetDevice(as_queue(device)->device());
+          succeeded(cudaEventSynchronize(as_event(mark)), "an event", failure);
+        },
 };
 
 }  // namespace

@@ -11,15 +11,15 @@ namespace {
 template <class T>
 struct Lookup {
   const int32_t* indices;  // [T]; nullptr: this table is not given
-  const T* table;          // [limit, cols]
+  Rows<const T> table;     // [limit, cols]
   int64_t limit;
   Report* report;
 
   GPU_FN bool given() const { return indices != nullptr; }
   // nullptr: out of range.
-  GPU_FN const T* row(int64_t row, int64_t cols) const {
+  GPU_FN const T* row(int64_t row) const {
     const int32_t index = indices[row];
-    return in_range(index, limit, row, report) ? table + index * cols : nullptr;
+    return in_range(index, limit, row, report) ? table.at(index) : nullptr;
   }
 };
 
@@ -34,8 +34,8 @@ struct Embed {
 template <int kCount, class A, class T, class P>
 __global__ void __launch_bounds__(kMostRowThreads) embed_rows(Embed<A, T, P> p) {
   const int64_t row = blockIdx.x;
-  const T* from = p.ids.row(row, p.cols);
-  const P* position = p.positions.given() ? p.positions.row(row, p.cols) : nullptr;
+  const T* from = p.ids.row(row);
+  const P* position = p.positions.given() ? p.positions.row(row) : nullptr;
   if (from == nullptr || (p.positions.given() && position == nullptr)) return;
   for_packs<kCount>(p.cols, [&](int64_t i) {
     Floats<kCount> values = load<kCount>(from + i);
@@ -57,8 +57,8 @@ void launch(Queue& queue, const Embed<A, T, P>& p, unsigned rows) {
 
 template <class T>
 Lookup<T> lookup(Queue& queue, const char* what, const Tensor& indices, const Tensor& table) {
-  if (!indices.given()) return {nullptr, nullptr, 0, nullptr};
-  return {indices.i32(), table.as<T>(), table.rows(), queue.watch({what, table.rows()})};
+  if (!indices.given()) return {nullptr, {nullptr, 0}, 0, nullptr};
+  return {indices.i32(), rows_of<const T>(table), table.rows(), queue.watch({what, table.rows()})};
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace {
 template <class T>
 struct MergeBody {
   T* merged;
-  const T* w;
+  Rows<const T> w;
   const float* a;  // [rank, K]
   const float* b;  // [N, rank]
   int64_t cols, rank, k_count;
@@ -21,7 +21,7 @@ struct MergeBody {
     const int64_t row = i / cols, column = i % cols, n = in_out ? column : row, k = in_out ? row : column;
     float sum = 0;
     for (int64_t r = 0; r < rank; ++r) sum = fmaf(b[n * rank + r], a[r * k_count + k], sum);
-    merged[i] = from_f32<T>(to_f32(w[i]) + scale * sum);
+    merged[i] = from_f32<T>(to_f32(w.at(row)[column]) + scale * sum);
   }
   template <int kCount>
   GPU_FN void at(int64_t, int64_t i) const {
@@ -34,7 +34,7 @@ struct MergeBody {
 void lora_merge(const LoraMerge& op, Queue& queue) {
   with_frozen(op.w.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
-    const MergeBody<T> body{op.merged.as<T>(), op.w.as<T>(), op.a.f32(), op.b.f32(), op.w.cols(), op.a.rows(), op.a.cols(), op.scale, op.order != 0};
+    const MergeBody<T> body{op.merged.as<T>(), rows_of<const T>(op.w), op.a.f32(), op.b.f32(), op.w.cols(), op.a.rows(), op.a.cols(), op.scale, op.order != 0};
     map<1>(queue, body, {1, op.w.count()});
   });
 }

@@ -26,6 +26,11 @@ class ListOperands {
   // Sgd reads its buffer from the second step on.
   void optional_out(const char* name, Tensor& t, Kind) { add(name, t, cusim::Role::update); }
   void weight(const char* name, Weight& w) {
+    if (w.border > 0) {
+      const int64_t rows = w.order == WeightOrder::out_in ? w.rows() : w.in;
+      operands_.push_back({w.data[0], static_cast<size_t>((rows + w.border) * w.pitch * size_of(w.dtype)), cusim::Role::read, name});
+      return;
+    }
     for (int i = 0; i < w.parts; ++i) {
       operands_.push_back({w.data[i], static_cast<size_t>(w.out[i] * w.in * size_of(w.dtype)), cusim::Role::read, name});
     }
@@ -72,6 +77,10 @@ inline void declare_reports(const void* memory, int64_t bytes) { cusim::OperandS
 }  // namespace lowrank::cuda
 
 #define LOWRANK_DECLARE_OPERANDS(op) const ::cusim::OperandScope operand_scope(::lowrank::cuda::operands_of(op))
+// For kernels that belong to no op. What lies between the rows of `to` stays.
+#define LOWRANK_DECLARE_COPY(to, to_bytes, from, from_bytes)                                                       \
+  const ::cusim::OperandScope operand_scope({{to, static_cast<size_t>(to_bytes), ::cusim::Role::update, "to"}, \
+                                             {from, static_cast<size_t>(from_bytes), ::cusim::Role::read, "from"}})
 #else
 namespace lowrank::cuda {
 inline void declare_border(const Tensor&, int64_t) {}
@@ -81,4 +90,5 @@ inline void declare_report(void*, int64_t) {}
 inline void declare_reports(const void*, int64_t) {}
 }  // namespace lowrank::cuda
 #define LOWRANK_DECLARE_OPERANDS(op)
+#define LOWRANK_DECLARE_COPY(to, to_bytes, from, from_bytes)
 #endif

@@ -59,8 +59,8 @@ inline Matrix across(const float* data, int64_t pitch) { return {data, DType::f3
 
 // Part i of a frozen weight: W_i^T [K, N_i] for the way forward, W_i [N_i, K] for the way back.
 inline Matrix weight_straight(const Weight& w, int part) {
-  if (w.order == WeightOrder::out_in) return {w.data[part], w.dtype, w.in, 1};
-  return {w.data[part], w.dtype, 1, w.out[part]};
+  if (w.order == WeightOrder::out_in) return {w.data[part], w.dtype, w.border > 0 ? w.pitch : w.in, 1};
+  return {w.data[part], w.dtype, 1, w.border > 0 ? w.pitch : w.out[part]};
 }
 inline Matrix weight_across(const Weight& w, int part) {
   const Matrix matrix = weight_straight(w, part);

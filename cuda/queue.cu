@@ -37,7 +37,8 @@ Queue* Queue::open(int device, void* stream, Failure& failure) {
   queue->owns_stream_ = stream == nullptr;
   const bool good = (!queue->owns_stream_ || succeeded(cudaStreamCreateWithFlags(&queue->stream_, cudaStreamNonBlocking), "a stream", &failure)) &&
                     succeeded(cudaMalloc(reinterpret_cast<void**>(&queue->reports_), bytes), "memory for reports", &failure) &&
-                    succeeded(cudaMemsetAsync(queue->reports_, 0xff, bytes, queue->stream_), "memory for reports", &failure);
+                    succeeded(cudaMemsetAsync(queue->reports_, 0xff, bytes, queue->stream_), "memory for reports", &failure) &&
+                    queue->copies(Lane::work).open(queue->stream_, &failure) && queue->copies(Lane::copies).open(nullptr, &failure);
   if (good) return queue;
   delete queue;
   return nullptr;
@@ -45,6 +46,7 @@ Queue* Queue::open(int device, void* stream, Failure& failure) {
 
 Queue::~Queue() {
   cudaSetDevice(device_);
+  for (Copies& copies : copies_) copies.close();
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
   for (void* old : outgrown_) cudaFree(old);
   cudaFree(scratch_);

@@ -5,8 +5,7 @@
 
 #include <vector>
 
-#include "../native/core/failure.h"
-#include "gpu.cuh"
+#include "copies.h"
 
 namespace lowrank::cuda {
 
@@ -55,6 +54,8 @@ class Queue {
   };
   Reports reports() const { return {reports_, static_cast<int64_t>(watches_.size())}; }
 
+  Copies& copies(Lane lane) { return copies_[static_cast<int>(lane)]; }
+
   void begin(Failure* failure);  // of an op
   void end();                    // takes launch failures
   void synchronize(Failure* failure);
@@ -77,6 +78,7 @@ class Queue {
   std::vector<void*> outgrown_;  // scratch that this op still uses
   Report* reports_ = nullptr;    // [kWatches]
   std::vector<Watch> watches_;
+  Copies copies_[2];  // by lane
 };
 
 // False: the call failed, and `failure` says how.

@@ -39,6 +39,12 @@ export interface DeviceOptions {
   readonly matmulPrecision?: MatmulPrecision;
   /** Default: bf16 on `cuda`, f32 on `cpu`, which takes nothing else. f16 has more digits and less range than bf16: its losses are scaled. */
   readonly activations?: ActivationDtype;
+  /**
+   * Bytes that frozen weights may take of the device's memory (on the CPU: of the system's). Where they don't all fit they stay in their
+   * files, and each is brought before its turn. Default: `LOWRANK_WEIGHT_MEMORY`, else on a GPU all must fit, on the CPU what memory
+   * there is. Results don't depend on it.
+   */
+  readonly weightMemory?: number;
 }
 
 /** What a device holds and has done. */
@@ -54,8 +60,8 @@ export interface DeviceStats {
 }
 
 /**
- * A frozen weight W0 [out, in] of one to three parts that read the same input. Opaque: its bytes stay where they are
- * (usually a mapped file) and in their dtype.
+ * A frozen weight W0 [out, in] of one to three parts that read the same input. Opaque: where the device reads host memory its bytes stay
+ * where they are (usually a mapped file) and in their dtype; elsewhere it is one matrix in device memory.
  */
 export class Weight {
   readonly device: Device;
@@ -168,16 +174,21 @@ export class Device {
     }
     return tensor;
   }
-  /** A tensor over bytes of a mapped file; copied only where the device can't read them there. */
+  /** A tensor over bytes of a mapped file, to be read only. A device that can't read them there gets a copy when an op needs one. */
   mapped(file: MappedFile, dtype: DType, byteOffset: number, shape: Shape): Tensor {
     this.#check();
     const handle = guarded(() => addon().mapTensor(this.id, file.handle, dtypes.indexOf(dtype), byteOffset, ...shape));
     return new Tensor(this, handle, dtype, shape);
   }
-  /** A frozen weight of up to three matrices with one input size and dtype; it holds on to their bytes. */
+  /**
+   * A frozen weight of up to three matrices with one input size and dtype, as they are now: they are not to change while it lives.
+   * It holds on to their bytes, or has its own.
+   */
   weight(parts: readonly Tensor[], order: WeightOrder = 'out_in'): Weight {
     this.#check();
-    const handle = guarded(() => addon().weight(this.id, order === 'out_in' ? 0 : 1, ...parts.map((part) => part.handle)));
+    const { activations } = this.info;
+    const wide = activations === 'f32' ? -1 : dtypes.indexOf(activations);
+    const handle = guarded(() => addon().weight(this.id, order === 'out_in' ? 0 : 1, wide, ...parts.map((part) => part.handle)));
     return new Weight(this, handle, parts, order);
   }
   /** Writes a header and the tensors' bytes to a file, flushed to the disk. @throws LowrankError ERR_FILE */
@@ -248,11 +259,12 @@ function openBest(options: DeviceOptions): Device {
   return count > 0 && why === '' ? open('cuda', 0, options) : open('cpu', 0, options, why);
 }
 
-function open(kind: string, index: number, { threads = 0, matmulPrecision = 'highest', activations }: DeviceOptions, note = ''): Device {
+function open(kind: string, index: number, { threads = 0, matmulPrecision = 'highest', activations, weightMemory = 0 }: DeviceOptions, note = ''): Device {
   if (!Number.isInteger(threads) || threads < 0 || threads > 1024) throw new LowrankError('ERR_ARGUMENT', `device: threads must be a whole number from 1 to 1024 (found ${threads})`);
+  if (!Number.isSafeInteger(weightMemory) || weightMemory < 0) throw new LowrankError('ERR_ARGUMENT', `device: weightMemory must be a number of bytes (found ${weightMemory})`);
   const precision = matmulPrecisions.indexOf(matmulPrecision);
   if (precision < 0) throw new LowrankError('ERR_ARGUMENT', `device: matmulPrecision must be ${matmulPrecisions.join(' or ')} (found ${matmulPrecision})`);
-  const id = guarded(() => addon().open(kind, index, threads, precision));
+  const id = guarded(() => addon().open(kind, index, threads, precision, weightMemory));
   try {
     return new Device(id, note, activations);
   } catch (error) {

@@ -11,7 +11,7 @@ export type Handle = number;
 /** What the addon offers. Numbers cross, and at the edges one typed array in, one `ArrayBuffer` out. */
 export interface Addon {
   probe(kind: string): { count: number; why: string };
-  open(kind: string, index: number, threads: number, matmulPrecision: number): number;
+  open(kind: string, index: number, threads: number, matmulPrecision: number, weightMemory: number): number;
   close(device: number): void;
   info(device: number): { kind: string; name: string; kernels: string; memory: number; threads: number; matmulPrecision: number; activations: number };
   fence(device: number): Promise<void>;
@@ -24,7 +24,7 @@ export interface Addon {
   map(file: string): Handle;
   mapBytes(file: Handle): number;
   mapTensor(device: number, file: Handle, dtype: number, byteOffset: number, ...dims: number[]): Handle;
-  weight(device: number, order: number, ...parts: Handle[]): Handle;
+  weight(device: number, order: number, activations: number, ...parts: Handle[]): Handle;
   lend(tensor: Handle, versioned: number): bigint;
   returnLoan(managed: bigint, versioned: number): void;
   adopt(device: number, managed: bigint, versioned: number): [Handle, number, ...number[]];

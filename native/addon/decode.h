@@ -3,7 +3,7 @@
 #include <math.h>
 
 #include "../ops/contract.h"
-#include "environment.h"
+#include "tensors.h"
 
 namespace lowrank::addon {
 
@@ -16,7 +16,12 @@ class Decode {
   void inout(const char* name, Tensor& t, Kind kind) { t = tensor(name, kind, Is::required, Access::write); }
   void optional(const char* name, Tensor& t, Kind kind) { t = tensor(name, kind, Is::optional, Access::read); }
   void optional_out(const char* name, Tensor& t, Kind kind) { t = tensor(name, kind, Is::optional, Access::write); }
-  void weight(const char* name, Weight& w) { w = find(name, next(name), Object::Is::weight).weight; }
+  void weight(const char* name, Weight& w) {
+    const Object& object = find(name, next(name), Object::Is::weight);
+    w = object.weight;
+    paged_.push_back(object.paged);
+    any_paged_ |= object.paged != nullptr;
+  }
   void value(const char* name, float& v) { v = static_cast<float>(next(name)); }
   // Up to 2^53: sums of a few can't overflow.
   void value(const char* name, int64_t& v) { v = whole(name, -9007199254740992.0, 9007199254740992.0); }
@@ -29,6 +34,8 @@ class Decode {
     }
     return *environment_.device(device_);
   }
+  // By weight operand: what must be brought; nullptr: nothing. Empty: no operand must.
+  std::vector<std::shared_ptr<PagedWeight>> paged() { return any_paged_ ? std::move(paged_) : std::vector<std::shared_ptr<PagedWeight>>(); }
   [[noreturn]] void fail_call(const char* code, const std::string& text) const {
     fail(info_.Env(), code, std::string(op_) + ": " + text);
   }
@@ -74,7 +81,13 @@ class Decode {
     if (access == Access::write && object.read_only) {
       fail_call("ERR_ARGUMENT", std::string(name) + " is written, so it must not lie in a mapped file");
     }
-    return object.tensor;
+    return object.stored == nullptr ? object.tensor : brought(object, kind);
+  }
+  Tensor brought(const Object& object, Kind kind) {
+    Device& device = *environment_.device(device_);
+    const Tensor tensor = object.stored->on_device(device, object.tensor, takes_pitch(kind));
+    if (tensor.data == nullptr) fail_call("ERR_MEMORY", no_memory(device, "tensor", object.stored->whole().bytes()));
+    return tensor;
   }
 
   const Napi::CallbackInfo& info_;
@@ -82,6 +95,8 @@ class Decode {
   const char* op_;
   size_t next_ = 0;
   int32_t device_ = -1;
+  std::vector<std::shared_ptr<PagedWeight>> paged_;
+  bool any_paged_ = false;
 };
 
 }  // namespace lowrank::addon

@@ -1,7 +1,7 @@
 // lend, adopt, returnLoan: tensors as DLPack structs, for other native code in the process. A pointer crosses as a BigInt.
 #include "../core/dlpack.h"
 
-#include "environment.h"
+#include "tensors.h"
 
 namespace lowrank::addon {
 
@@ -42,7 +42,13 @@ Napi::Value lend(const Napi::CallbackInfo& info) {
   if (object.read_only && !versioned) fail(info.Env(), "ERR_ARGUMENT", "dlpack: a tensor in a mapped file is read-only, which only the versioned struct can say");
   const std::shared_ptr<Device> device = environment_of(info).share_device(object.device);
   auto loan = std::make_unique<Loan>(Loan{device, object.owners});
-  dlpack::Export from{object.tensor, {device_type(*device), device->index()}, object.read_only ? dlpack::kReadOnly : 0, loan.get(), end_loan};
+  Tensor tensor = object.tensor;
+  if (object.stored != nullptr) {
+    tensor = object.stored->copied(*device, tensor);
+    if (tensor.data == nullptr) fail(info.Env(), "ERR_MEMORY", no_memory(*device, "tensor", tensor.bytes()));
+    loan->owners.push_back(object.stored->copy());
+  }
+  dlpack::Export from{tensor, {device_type(*device), device->index()}, object.read_only ? dlpack::kReadOnly : 0, loan.get(), end_loan};
   void* managed = nullptr;
   if (versioned) managed = dlpack::write_versioned(from);
   else managed = dlpack::write(from);

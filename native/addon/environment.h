@@ -53,6 +53,7 @@ class Environment {
 };
 
 void add_memory(Napi::Env env, Napi::Object exports, Environment& environment);
+void add_weights(Napi::Env env, Napi::Object exports, Environment& environment);
 void add_devices(Napi::Env env, Napi::Object exports, Environment& environment);
 void add_dlpack(Napi::Env env, Napi::Object exports, Environment& environment);
 void add_ops(Napi::Env env, Napi::Object exports, Environment& environment);

@@ -13,6 +13,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   add_devices(env, exports, *environment);
   add_memory(env, exports, *environment);
   add_dlpack(env, exports, *environment);
+  add_weights(env, exports, *environment);
   add_ops(env, exports, *environment);
   return exports;
 }

@@ -1,24 +1,26 @@
-// alloc, allocBordered, view, release, map, mapTensor, weight, upload, download, writeFile.
+// alloc, allocBordered, view, release, upload, download, writeFile.
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "environment.h"
+#include "tensors.h"
 
 namespace lowrank::addon {
 
 namespace {
 
-Napi::Value give(const Napi::CallbackInfo& info, Object object) {
-  const double handle = environment_of(info).slots().add(std::move(object));
-  if (handle == 0) fail(info.Env(), "ERR_MEMORY", "too many live tensors (2^24)");
-  return Napi::Number::New(info.Env(), handle);
-}
-
 std::string shown(double number) {
   char text[32];
   snprintf(text, sizeof text, "%.15g", number);
   return text;
+}
+
+}  // namespace
+
+Napi::Value give(const Napi::CallbackInfo& info, Object object) {
+  const double handle = environment_of(info).slots().add(std::move(object));
+  if (handle == 0) fail(info.Env(), "ERR_MEMORY", "too many live tensors (2^24)");
+  return Napi::Number::New(info.Env(), handle);
 }
 
 DType dtype_argument(const Napi::CallbackInfo& info, size_t i) {
@@ -27,14 +29,12 @@ DType dtype_argument(const Napi::CallbackInfo& info, size_t i) {
   return static_cast<DType>(static_cast<int32_t>(dtype));
 }
 
-// An offset in elements or bytes, below 2^53.
 int64_t offset_argument(const Napi::CallbackInfo& info, size_t i) {
   const double offset = number_argument(info, i);
   if (offset >= 0 && offset <= 9007199254740992.0 && offset == floor(offset)) return static_cast<int64_t>(offset);
   fail(info.Env(), "ERR_SHAPE", "an offset must be a whole number, not negative (found " + shown(offset) + ")");
 }
 
-// Arguments from `first` on are the dims.
 Tensor shape_arguments(const Napi::CallbackInfo& info, size_t first, DType dtype) {
   Tensor tensor{};
   tensor.dtype = dtype;
@@ -56,22 +56,31 @@ Tensor shape_arguments(const Napi::CallbackInfo& info, size_t first, DType dtype
   return tensor;
 }
 
+std::shared_ptr<void> new_block(Device& device, int64_t bytes) {
+  device.loans().collect();
+  void* block = device.pool().allocate(bytes);
+  if (block == nullptr) return nullptr;
+  return {block, [pool = &device.pool()](void* memory) { pool->release(memory); }};
+}
+
+std::string no_memory(Device& device, const char* what, int64_t bytes) {
+  return std::string("no memory for a ") + what + " of " + std::to_string(bytes) + " bytes (" + std::to_string(device.pool().live_bytes()) + " in use)";
+}
+
 Object new_tensor(const Napi::CallbackInfo& info, int32_t id, Tensor tensor) {
   Device& device = *environment_of(info).device(id);
-  device.loans().collect();
-  void* block = device.pool().allocate(tensor.extent());
-  if (block == nullptr) {
-    fail(info.Env(), "ERR_MEMORY", "no memory for a tensor of " + std::to_string(tensor.extent()) + " bytes (" +
-                                       std::to_string(device.pool().live_bytes()) + " in use)");
-  }
-  tensor.data = block;
+  std::shared_ptr<void> block = new_block(device, tensor.extent());
+  if (block == nullptr) fail(info.Env(), "ERR_MEMORY", no_memory(device, "tensor", tensor.extent()));
+  tensor.data = block.get();
   Object object;
   object.is = Object::Is::tensor;
   object.device = id;
   object.tensor = tensor;
-  object.owners.emplace_back(block, [pool = &device.pool()](void* memory) { pool->release(memory); });
+  object.owners.push_back(std::move(block));
   return object;
 }
+
+namespace {
 
 Napi::Value alloc(const Napi::CallbackInfo& info) {
   device_argument(info, 0);
@@ -114,86 +123,6 @@ Napi::Value release(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), environment_of(info).slots().release(number_argument(info, 0)));
 }
 
-Napi::Value map(const Napi::CallbackInfo& info) {
-  Failure failure{};
-  Object object;
-  object.is = Object::Is::file;
-  object.file = MappedFile::open(text_argument(info, 0), failure);
-  if (object.file == nullptr) fail(info.Env(), failure.code, failure.text);
-  return give(info, std::move(object));
-}
-
-Napi::Value map_bytes(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), static_cast<double>(object_argument(info, 0, Object::Is::file).file->bytes()));
-}
-
-// mapTensor(device, file, dtype, byteOffset, ...dims): the file's own bytes where the device reads host memory, else a copy.
-Napi::Value map_tensor(const Napi::CallbackInfo& info) {
-  Device& device = device_argument(info, 0);
-  const int32_t id = index_argument(info, 0);
-  const std::shared_ptr<MappedFile> file = object_argument(info, 1, Object::Is::file).file;
-  Tensor tensor = shape_arguments(info, 4, dtype_argument(info, 2));
-  const int64_t offset = offset_argument(info, 3), end = offset + tensor.bytes();
-  if (end > file->bytes()) {
-    fail(info.Env(), "ERR_FORMAT", "a tensor ends at byte " + std::to_string(end) + " but the file has " + std::to_string(file->bytes()));
-  }
-  const char* bytes = file->data() + offset;
-  const bool aligned = reinterpret_cast<uintptr_t>(bytes) % static_cast<uintptr_t>(size_of(tensor.dtype)) == 0;
-  // Unmapping waits its turn on the stream: work that reads the file may still be queued when the last handle goes.
-  auto keep = std::shared_ptr<void>(const_cast<char*>(bytes), [file, &device](void*) {
-    device.stream().enqueue("unmap", Stream::When::always, [file](Failure&) {});
-  });
-  if (device.backend().host_memory != 0 && aligned) {
-    tensor.data = const_cast<char*>(bytes);
-    Object object;
-    object.is = Object::Is::tensor;
-    object.device = id;
-    object.read_only = true;
-    object.tensor = tensor;
-    object.owners.push_back(std::move(keep));
-    device.read_ahead().add(file);
-    return give(info, std::move(object));
-  }
-  Object copy = new_tensor(info, id, tensor);
-  device.stream().enqueue("mapTensor", Stream::When::healthy,
-                          [&device, file, bytes, to = copy.tensor.data, size = tensor.bytes()](Failure& failure) {
-                            device.backend().upload(device.state(), to, bytes, size, &failure);
-                          });
-  return give(info, std::move(copy));
-}
-
-// weight(device, order, ...tensors): a frozen weight of one to three parts that read the same x. Holds on to their bytes.
-Napi::Value weight(const Napi::CallbackInfo& info) {
-  device_argument(info, 0);
-  Object object;
-  object.is = Object::Is::weight;
-  object.device = index_argument(info, 0);
-  Weight& weight = object.weight;
-  weight.order = number_argument(info, 1) == 0 ? WeightOrder::out_in : WeightOrder::in_out;
-  weight.parts = static_cast<int32_t>(info.Length()) - 2;
-  if (weight.parts < 1 || weight.parts > kMaxParts) fail(info.Env(), "ERR_SHAPE", "a weight has 1 to 3 parts");
-  for (int i = 0; i < weight.parts; ++i) {
-    const Object& part = object_argument(info, static_cast<size_t>(i) + 2, Object::Is::tensor);
-    const bool out_in = weight.order == WeightOrder::out_in;
-    const int64_t in = out_in ? part.tensor.cols() : part.tensor.rows();
-    const DType dtype = part.tensor.dtype;
-    const std::string name = "weight: part " + std::to_string(i);
-    if (part.device != object.device) fail(info.Env(), "ERR_DEVICE", name + " must be on the device of the weight");
-    if (part.tensor.rank != 2) fail(info.Env(), "ERR_SHAPE", name + " must be a matrix");
-    if (i > 0 && (in != weight.in || dtype != weight.dtype)) {
-      fail(info.Env(), "ERR_SHAPE", name + " must have the dtype and the input size of the first");
-    }
-    if (!is_frozen(dtype)) fail(info.Env(), "ERR_DTYPE", name + " must be f32, f16 or bf16 (found " + name_of(dtype) + ")");
-    weight.in = in;
-    weight.dtype = dtype;
-    weight.data[i] = part.tensor.data;
-    weight.out[i] = out_in ? part.tensor.rows() : part.tensor.cols();
-    if (!part.tensor.contiguous()) fail(info.Env(), "ERR_SHAPE", name + " must have no spare columns");
-    object.owners.insert(object.owners.end(), part.owners.begin(), part.owners.end());
-  }
-  return give(info, std::move(object));
-}
-
 struct Bytes {
   const char* data;
   int64_t size;
@@ -217,8 +146,20 @@ std::vector<char> spread(const Tensor& tensor, const char* elements) {
   return rows;
 }
 
-// A tensor's elements from the device, one behind the other.
-void fetch(Device& device, const Tensor& tensor, std::vector<char>& elements, Failure& failure) {
+// A tensor, and the file that its data lies in where the device can't read it there.
+struct Source {
+  Tensor tensor;
+  std::shared_ptr<MappedFile> file;
+};
+Source source_of(const Object& object) { return {object.tensor, object.stored != nullptr ? object.stored->file() : nullptr}; }
+
+// A tensor's elements, one behind the other.
+void fetch(Device& device, const Source& source, std::vector<char>& elements, Failure& failure) {
+  const Tensor& tensor = source.tensor;
+  if (source.file != nullptr) {
+    if (source.file->check_whole(failure)) elements.assign(tensor.as<char>(), tensor.as<char>() + tensor.bytes());
+    return;
+  }
   const int64_t bytes = tensor.contiguous() ? tensor.bytes() : tensor.extent();
   elements.resize(static_cast<size_t>(bytes));
   device.backend().download(device.state(), elements.data(), tensor.data, bytes, &failure);
@@ -249,7 +190,7 @@ Napi::Value download(const Napi::CallbackInfo& info) {
   const Object& object = object_argument(info, 0, Object::Is::tensor);
   Device& device = *environment_of(info).device(object.device);
   auto bytes = std::make_shared<std::vector<char>>();
-  Stream::Work work = [&device, bytes, tensor = object.tensor](Failure& failure) { fetch(device, tensor, *bytes, failure); };
+  Stream::Work work = [&device, bytes, source = source_of(object)](Failure& failure) { fetch(device, source, *bytes, failure); };
   return environment_of(info).settle_on_stream(info.Env(), device, "download", std::move(work), bytes);
 }
 
@@ -267,17 +208,17 @@ std::vector<double> numbers_argument(const Napi::CallbackInfo& info, size_t i) {
 }
 
 // The tensors to be written, all of one device.
-std::vector<Tensor> tensors_of(const Napi::CallbackInfo& info, const std::vector<double>& handles, int32_t device) {
-  std::vector<Tensor> tensors;
+std::vector<Source> sources_of(const Napi::CallbackInfo& info, const std::vector<double>& handles, int32_t device) {
+  std::vector<Source> sources;
   for (const double handle : handles) {
     const Object* object = environment_of(info).slots().find(handle);
-    const std::string name = "writeFile: tensor " + std::to_string(tensors.size());
+    const std::string name = "writeFile: tensor " + std::to_string(sources.size());
     if (object == nullptr) fail(info.Env(), "ERR_DISPOSED", name + " was used after its release");
     if (object->is != Object::Is::tensor) fail(info.Env(), "ERR_ARGUMENT", name + " is a handle of another sort");
     if (object->device != device) fail(info.Env(), "ERR_DEVICE", name + " must be on the device that writes");
-    tensors.push_back(object->tensor);
+    sources.push_back(source_of(*object));
   }
-  return tensors;
+  return sources;
 }
 
 // writeFile(device, path, header, handles): header, then the tensors' bytes, one after the other; flushed to the disk.
@@ -286,19 +227,21 @@ Napi::Value write_file(const Napi::CallbackInfo& info) {
   const std::string path = text_argument(info, 1);
   const Bytes header = bytes_argument(info, 2);
   Device& device = device_argument(info, 0);
-  std::vector<Tensor> tensors = tensors_of(info, handles, index_argument(info, 0));
+  std::vector<Source> sources = sources_of(info, handles, index_argument(info, 0));
   Stream::Work work = [&device, path, head = std::vector<char>(header.data, header.data + header.size),
-                       tensors = std::move(tensors)](Failure& failure) {
+                       sources = std::move(sources)](Failure& failure) {
     std::vector<std::vector<char>> copies;
     std::vector<Piece> pieces{{head.data(), static_cast<int64_t>(head.size())}};
-    for (const Tensor& tensor : tensors) {
-      const void* data = tensor.data;
-      if (device.backend().host_memory == 0) {
+    for (const Source& source : sources) {
+      const void* data = source.tensor.data;
+      if (source.file != nullptr) {
+        if (!source.file->check_whole(failure)) return;
+      } else if (device.backend().host_memory == 0) {
         copies.emplace_back();
-        fetch(device, tensor, copies.back(), failure);
+        fetch(device, source, copies.back(), failure);
         data = copies.back().data();
       }
-      pieces.push_back({data, tensor.bytes()});
+      pieces.push_back({data, source.tensor.bytes()});
     }
     if (!failure.happened()) lowrank::write_file(path, pieces.data(), pieces.size(), failure);
   };
@@ -312,10 +255,6 @@ void add_memory(Napi::Env, Napi::Object exports, Environment& environment) {
   add_method(exports, "allocBordered", alloc_bordered, environment);
   add_method(exports, "view", view, environment);
   add_method(exports, "release", release, environment);
-  add_method(exports, "map", map, environment);
-  add_method(exports, "mapBytes", map_bytes, environment);
-  add_method(exports, "mapTensor", map_tensor, environment);
-  add_method(exports, "weight", weight, environment);
   add_method(exports, "upload", upload, environment);
   add_method(exports, "download", download, environment);
   add_method(exports, "writeFile", write_file, environment);

@@ -53,6 +53,39 @@ void wait(Napi::Env env, Stream& stream) {
   if (failed.failure.happened()) fail(env, failed.failure.code, failed.failure.text);
 }
 
+using PagedWeights = std::vector<std::shared_ptr<PagedWeight>>;
+
+// What the op reads of weights that are brought for it.
+template <class Contract>
+std::vector<Extent> extents_of(Device& device, Contract& op, const PagedWeights& paged) {
+  if (device.backend().host_memory == 0) {
+    std::vector<Extent> extents;
+    for (const auto& weight : paged)
+      if (weight != nullptr) extents.push_back(WeightSlots::extent_of(weight));
+    return extents;
+  }
+  WeightBytes reads;
+  op.visit(reads);
+  return reads.count() > 0 ? device.page_cache().extents_of(reads) : std::vector<Extent>();
+}
+
+// Around an op: its paged weights where they are now.
+template <class Contract, class Body>
+void with_weights(Device& device, Contract& op, const PagedWeights& paged, Failure& failure, const Body& body) {
+  std::vector<Weight> placed(paged.size());
+  std::vector<const Weight*> replaced(paged.size());
+  for (size_t i = 0; i < paged.size(); ++i) {
+    if (paged[i] == nullptr) continue;
+    placed[i] = device.weight_slots().begin_use(*paged[i], failure);
+    replaced[i] = &placed[i];
+  }
+  if (failure.happened()) return;
+  if (!paged.empty()) op.visit(ReplaceWeights(replaced.data()));
+  body();
+  for (const auto& weight : paged)
+    if (weight != nullptr) device.weight_slots().end_use(*weight, failure);
+}
+
 template <class Contract>
 Napi::Value call(const Napi::CallbackInfo& info, Op id, const char* name) {
   Contract op{};
@@ -65,13 +98,14 @@ Napi::Value call(const Napi::CallbackInfo& info, Op id, const char* name) {
     decode.fail_call("ERR_SHAPE", std::string(misfit) + " (" + shapes.text() + ")");
   }
   Environment& environment = environment_of(info);
-  WeightBytes reads;
-  op.visit(reads);
-  const int64_t ticket = device.read_ahead().expect(reads);
-  device.stream().enqueue(name, Stream::When::healthy, [&device, id, name, op, ticket, check = environment.check_nan](Failure& failure) mutable {
-    if (ticket != 0) device.read_ahead().reach(ticket, failure);
-    if (!failure.happened()) run(device, id, name, op, check, failure);
-  });
+  PagedWeights paged = decode.paged();
+  const int64_t ticket = device.read_ahead().expect(extents_of(device, op, paged));
+  device.stream().enqueue(name, Stream::When::healthy,
+                          [&device, id, name, op, ticket, paged = std::move(paged), check = environment.check_nan](Failure& failure) mutable {
+                            if (ticket != 0) device.read_ahead().reach(ticket, failure);
+                            if (failure.happened()) return;
+                            with_weights(device, op, paged, failure, [&] { run(device, id, name, op, check, failure); });
+                          });
   if (environment.sync) wait(info.Env(), device.stream());
   return info.Env().Undefined();
 }

@@ -8,6 +8,7 @@
 
 #include "../core/device.h"
 #include "../core/mapped_file.h"
+#include "stored.h"
 
 namespace lowrank::addon {
 
@@ -19,6 +20,8 @@ struct Object {
   Tensor tensor{};
   Weight weight{};
   std::shared_ptr<MappedFile> file;
+  std::shared_ptr<Stored> stored;  // of a tensor whose data lies in a mapped file that the device can't read
+  std::shared_ptr<PagedWeight> paged;  // of a weight that has no place of its own: data is not there
   std::vector<std::shared_ptr<void>> owners;  // what keeps the bytes: a block of the pool, a mapped file
 };
 

@@ -8,7 +8,7 @@
 
 namespace lowrank {
 
-constexpr int32_t kBackendAbi = 3;
+constexpr int32_t kBackendAbi = 4;
 
 // How exactly frozen weights are multiplied; PyTorch's words (torch.set_float32_matmul_precision). `medium` lets a backend round
 // both factors to bf16 where that is faster; sums and all low-rank products stay f32.
@@ -19,6 +19,7 @@ struct DeviceOptions {
   int32_t threads;  // of the pool (CPU); 0: LOWRANK_THREADS, else one for each processor
   MatmulPrecision matmul_precision;
   void* stream;     // CUDA: the cudaStream_t of the caller that work is queued on; nullptr: one of its own
+  int64_t weight_memory;  // bytes that frozen weights may take, in turns where they don't all fit; 0: what there is
 };
 
 struct DeviceInfo {
@@ -29,8 +30,24 @@ struct DeviceInfo {
   MatmulPrecision matmul_precision;  // in force: `highest` where `medium` would gain nothing
 };
 
+// What a device does side by side: its work, and copies that bring weights meanwhile.
+enum class Lane : int32_t { work = 0, copies = 1 };
+
+// A matrix on its way into device memory, rows some elements apart; f32, f16 and bf16 are converted into each other, rounded to nearest even.
+struct RowsCopy {
+  void* to;
+  int64_t to_pitch;
+  DType to_dtype;
+  const void* from;  // host memory, contiguous, until the lane has come past; or device memory
+  int64_t from_pitch;
+  DType from_dtype;
+  int64_t rows, cols;
+  int32_t from_host;
+};
+
 // `device` is what `open` returned. Transfers, synchronize and launch are called on that device's stream thread; probe, open,
-// info, allocate, deallocate, and close (of an idle device) on the thread that owns the device.
+// info, allocate, deallocate, and close (of an idle device) on the thread that owns the device. What takes a lane is called by one thread
+// for each lane; marks and host memory by any.
 struct Backend {
   int32_t abi;               // kBackendAbi
   int32_t ops;               // number of lines of list.def it was built with
@@ -53,6 +70,21 @@ struct Backend {
 
   // Runs (or queues) one op. `contract` is the contract struct of list.def's line `op`.
   void (*launch)(void* device, int32_t op, const void* contract, Failure* failure);
+
+  // What follows is there where the host can't read device memory. All of it queues and returns, but for reach_mark.
+  // Host memory that copies to the device take no detour from; nullptr when there is none to be had.
+  void* (*allocate_host)(void* device, int64_t bytes);
+  void (*deallocate_host)(void* device, void* memory);
+  void (*copy_rows)(void* device, Lane lane, const RowsCopy* copy, Failure* failure);
+  // Zeros in `rows` rows of `bytes`, `pitch` bytes apart.
+  void (*clear_rows)(void* device, Lane lane, void* memory, int64_t pitch, int64_t bytes, int64_t rows, Failure* failure);
+  // Marks: how far a lane has come. set_mark moves one to behind all that the lane was given so far; await_mark makes a lane wait for it,
+  // reach_mark the caller. A mark must have been set before somebody waits for it.
+  void* (*new_mark)(void* device);  // nullptr: no more memory
+  void (*delete_mark)(void* device, void* mark);
+  void (*set_mark)(void* device, Lane lane, void* mark, Failure* failure);
+  void (*await_mark)(void* device, Lane lane, void* mark, Failure* failure);
+  void (*reach_mark)(void* device, void* mark, Failure* failure);
 };
 
 extern "C" typedef const Backend* (*BackendEntry)(int32_t abi);

@@ -1,8 +1,30 @@
 #include "device.h"
 
+#include <stdlib.h>
+
+#include <algorithm>
 #include <system_error>
 
 namespace lowrank {
+
+namespace {
+
+int64_t weight_memory_of(const DeviceOptions& options) {
+  const char* chosen = getenv("LOWRANK_WEIGHT_MEMORY");
+  return options.weight_memory > 0 || chosen == nullptr ? options.weight_memory : std::max<int64_t>(0, atoll(chosen));
+}
+
+}  // namespace
+
+Device::Device(const Backend* backend, void* state, const DeviceOptions& options)
+    : backend_(backend),
+      state_(state),
+      index_(options.index),
+      pool_(backend, state),
+      staging_(backend, state, Lane::work),
+      page_cache_(trace_, weight_memory_of(options)),
+      weight_slots_(backend, state, trace_, weight_memory_of(options)),
+      read_ahead_(backend->host_memory != 0 ? static_cast<Destination&>(page_cache_) : weight_slots_, trace_) {}
 
 std::unique_ptr<Device> Device::open(const char* kind, const DeviceOptions& options, Failure& failure) {
   char why[512] = "";
@@ -17,7 +39,7 @@ std::unique_ptr<Device> Device::open(const char* kind, const DeviceOptions& opti
     return nullptr;
   }
   try {
-    return std::unique_ptr<Device>(new Device(backend, state, options.index));
+    return std::unique_ptr<Device>(new Device(backend, state, options));
   } catch (const std::system_error& error) {
     backend->close(state);
     failure.set("ERR_DEVICE", "%s: the stream's thread can't be started (%s)", kind, error.what());
@@ -27,6 +49,9 @@ std::unique_ptr<Device> Device::open(const char* kind, const DeviceOptions& opti
 
 Device::~Device() {
   stream_.stop();
+  read_ahead_.stop();
+  weight_slots_.clear();
+  staging_.clear();
   pool_.clear();
   backend_->close(state_);
 }

@@ -5,10 +5,13 @@
 
 #include "backend.h"
 #include "loans.h"
+#include "page_cache.h"
 #include "pool.h"
 #include "read_ahead.h"
+#include "staging.h"
 #include "stream.h"
 #include "trace.h"
+#include "weight_slots.h"
 
 namespace lowrank {
 
@@ -28,17 +31,24 @@ class Device {
   Loans& loans() { return loans_; }
   Trace& trace() { return trace_; }
   ReadAhead& read_ahead() { return read_ahead_; }
+  // For the stream's thread, where the device can't read host memory.
+  Staging& staging() { return staging_; }
+  PageCache& page_cache() { return page_cache_; }  // where it can
+  WeightSlots& weight_slots() { return weight_slots_; }  // where it can't; without bytes all weights stay
   DeviceInfo info() const;
 
  private:
-  Device(const Backend* backend, void* state, int32_t index) : backend_(backend), state_(state), index_(index), pool_(backend, state) {}
+  Device(const Backend* backend, void* state, const DeviceOptions& options);
   const Backend* backend_;
   void* state_;
   int32_t index_;
   Trace trace_;
   Pool pool_;
   Loans loans_;
-  ReadAhead read_ahead_{trace_};
+  Staging staging_;
+  PageCache page_cache_;
+  WeightSlots weight_slots_;
+  ReadAhead read_ahead_;
   Stream stream_;  // last: it stops before anything it uses goes away
 };
 

@@ -113,9 +113,11 @@ MappedFile::~MappedFile() {
   close(fd_);
 }
 
-bool MappedFile::whole() const {
+bool MappedFile::check_whole(Failure& failure) const {
   struct stat facts;
-  return fstat(fd_, &facts) == 0 && facts.st_size >= bytes_;
+  if (fstat(fd_, &facts) == 0 && facts.st_size >= bytes_) return true;
+  failure.set("ERR_FILE", "%s: must keep its length while it is mapped (it had %lld bytes and was made shorter)", path_.c_str(), static_cast<long long>(bytes_));
+  return false;
 }
 
 void MappedFile::ask_for(const char* begin, int64_t bytes) const {

@@ -21,8 +21,8 @@ class MappedFile {
   const char* data() const { return data_; }
   int64_t bytes() const { return bytes_; }
 
-  // False: the file was made shorter since it was mapped, and reading beyond its end would end the process.
-  bool whole() const;
+  // False, and a failure: the file was made shorter since it was mapped, and reading beyond its end would end the process.
+  bool check_whole(Failure& failure) const;
   // The rest is about [begin, begin + bytes) inside the mapping, and changes nothing but what is in memory.
   // Starts reading what isn't there; doesn't wait for it. Where the system reads far ahead of bring() by itself there is no need of it,
   // and then it does nothing: the system would read into single pages, which cost ten times as much to fill, map and give back.

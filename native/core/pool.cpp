@@ -6,13 +6,17 @@ namespace lowrank {
 
 namespace {
 
-constexpr int64_t kGranule = 64;  // a cache line, and the widest vector
+constexpr int64_t kHostGranule = 64;     // a cache line, and the widest vector
+constexpr int64_t kDeviceGranule = 256;  // as the device itself aligns: rows that begin on lines of 128 bytes do so in any block
 constexpr int64_t kRegion = 32 << 20;
 constexpr int64_t kHugePage = 2 << 20;
 
 int64_t round_up(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
 
 }  // namespace
+
+Pool::Pool(const Backend* backend, void* device)
+    : backend_(backend), device_(device), granule_(backend->host_memory != 0 ? kHostGranule : kDeviceGranule) {}
 
 void Pool::clear() {
   for (const auto& [memory, bytes] : regions_) backend_->deallocate(device_, memory, bytes);
@@ -21,7 +25,14 @@ void Pool::clear() {
   free_.clear();
 }
 
+void Pool::adopt(void* memory, int64_t bytes) {
+  may_grow_ = false;
+  ranges_[static_cast<char*>(memory)] = {bytes, true, true};
+  free_.insert({bytes, static_cast<char*>(memory)});
+}
+
 bool Pool::grow(int64_t bytes) {
+  if (!may_grow_) return false;
   const int64_t size = std::max(kRegion, round_up(bytes, kHugePage));
   char* memory = static_cast<char*>(backend_->allocate(device_, size));
   if (memory == nullptr) return false;
@@ -33,7 +44,7 @@ bool Pool::grow(int64_t bytes) {
 }
 
 void* Pool::allocate(int64_t bytes) {
-  const int64_t size = std::max(kGranule, round_up(bytes, kGranule));
+  const int64_t size = std::max(granule_, round_up(bytes, granule_));
   auto fit = free_.lower_bound({size, nullptr});
   if (fit == free_.end()) {
     if (!grow(size)) return nullptr;

@@ -13,11 +13,13 @@ namespace lowrank {
 
 class Pool {
  public:
-  Pool(const Backend* backend, void* device) : backend_(backend), device_(device) {}
+  Pool(const Backend* backend, void* device);
   Pool(const Pool&) = delete;
   Pool& operator=(const Pool&) = delete;
 
   void* allocate(int64_t bytes);  // nullptr: no memory left
+  // From now on there is this memory and no more; it belongs to somebody else.
+  void adopt(void* memory, int64_t bytes);
   void release(void* block);
   void clear();  // gives everything back to the device; its stream has stopped
 
@@ -39,6 +41,8 @@ class Pool {
 
   const Backend* backend_;
   void* device_;
+  bool may_grow_ = true;
+  int64_t granule_;  // blocks begin and end at multiples of it
   Ranges ranges_;                               // by address, free and used
   std::set<std::pair<int64_t, char*>> free_;    // by size, for best fit
   std::vector<std::pair<void*, int64_t>> regions_;

@@ -6,7 +6,7 @@ namespace lowrank {
 
 namespace {
 
-constexpr int64_t kNotQueued = int64_t{1} << 60;
+constexpr int64_t kNotQueued = int64_t{1} << 60, kNever = int64_t{1} << 61;
 constexpr int64_t kFresh = int64_t{1} << 30;  // what was read within the last so many bytes needs no second look
 
 }  // namespace
@@ -21,13 +21,13 @@ int64_t ReadingPlan::add_work() {
 size_t ReadingPlan::known_of(const Extent& extent) {
   const auto [found, is_new] = by_begin_.try_emplace(extent.begin, known_.size());
   if (is_new) {
-    known_.push_back({extent.begin, extent.bytes, extent.file, false, 0, {}, -1, 0});
+    known_.push_back({extent.begin, extent.bytes, extent.owner, false, 0, {}, -1, 0});
     return found->second;
   }
   Known& known = known_[found->second];
-  if (known.file.lock() == extent.file && known.bytes == extent.bytes) return found->second;
-  forget(known);  // another file lies there now
-  known.file = extent.file;
+  if (known.owner.lock() == extent.owner && known.bytes == extent.bytes) return found->second;
+  forget(known);  // another lies there now
+  known.owner = extent.owner;
   known.bytes = extent.bytes;
   return found->second;
 }
@@ -55,16 +55,17 @@ bool ReadingPlan::take(int64_t budget, Reading& reading) {
   const Known& known = known_[queued.known];
   reading.leaving.clear();
   if (!known.held && !make_room(budget - known.bytes, queued, reading.leaving)) return false;
-  reading.extent = {known.begin, known.bytes, known.file.lock()};
+  reading.extent = {known.begin, known.bytes, known.owner.lock()};
   reading.known = queued.known;
+  reading.held = known.held;
   reading.fresh = known.held && read_bytes_ - known.looked < std::min(kFresh, budget / 4);
   return true;
 }
 
-void ReadingPlan::done(const Reading& reading) {
+void ReadingPlan::done(const Reading& reading, bool good) {
   Known& known = known_[reading.known];
-  if (!known.held) held_bytes_ += known.bytes;
-  known.held = true;
+  if (!good) forget(known);
+  if (good && !known.held) held_bytes_ += known.bytes, known.held = true;
   if (!reading.fresh) read_bytes_ += known.bytes, known.looked = read_bytes_;
   // The stream may have gone past it meanwhile, over work that was skipped.
   if (read_ < queued_.size() && queued_[read_].known == reading.known) ++read_;
@@ -77,21 +78,36 @@ bool ReadingPlan::make_room(int64_t bytes, const Queued& coming, std::vector<Ext
     if (known.held && next_use(known) > coming.ticket) later += known.bytes;
   if (held_bytes_ - later > bytes && coming.ticket > reached_) return false;
   while (held_bytes_ > bytes) {
-    Known* last = nullptr;
-    int64_t when = coming.ticket;
-    for (Known& known : known_) {
-      if (!known.held) continue;
-      if (const int64_t use = next_use(known); use > when) last = &known, when = use;
-    }
+    Known* last = last_behind(coming.ticket);
     if (last == nullptr) return true;
     forget(*last);
-    if (std::shared_ptr<MappedFile> file = last->file.lock()) leaving.push_back({last->begin, last->bytes, std::move(file)});
+    if (std::shared_ptr<void> owner = last->owner.lock()) leaving.push_back({last->begin, last->bytes, std::move(owner)});
   }
+  return true;
+}
+
+// Of what is held, what is used last; nullptr: all of it before or by `ticket`.
+ReadingPlan::Known* ReadingPlan::last_behind(int64_t ticket) {
+  Known* last = nullptr;
+  for (Known& known : known_) {
+    if (!known.held) continue;
+    if (const int64_t use = next_use(known); use > ticket) last = &known, ticket = use;
+  }
+  return last;
+}
+
+bool ReadingPlan::take_more_room(const Reading& reading, Extent& leaving) {
+  if (read_ == queued_.size() || queued_[read_].known != reading.known) return false;
+  Known* last = last_behind(queued_[read_].ticket);
+  if (last == nullptr) return false;
+  forget(*last);
+  leaving = {last->begin, last->bytes, last->owner.lock()};
   return true;
 }
 
 int64_t ReadingPlan::next_use(Known& known) const {
   drop_past(known);
+  if (known.owner.expired()) return kNever;
   return known.uses.empty() ? kNotQueued + known.place : known.uses.front();
 }
 

@@ -1,5 +1,5 @@
-// Which mapped bytes queued work will read, in order, and which of those in memory should go where there is no room for all. Knows
-// neither threads nor system calls. Places are counted by tickets: the n-th piece of work that reads mapped weights has ticket n.
+// What queued work will read, in order, and which of what is there should go where there is no room for all. Knows neither threads nor
+// system calls, nor where "there" is. Places are counted by tickets: the n-th piece of work that reads weights has ticket n.
 #pragma once
 #include <stdint.h>
 
@@ -8,15 +8,13 @@
 #include <unordered_map>
 #include <vector>
 
-#include "mapped_file.h"
-
 namespace lowrank {
 
-// Bytes of a mapped file, which is kept.
+// A weight, or a part of one, and what its owner keeps.
 struct Extent {
-  const char* begin;
+  const void* begin;  // names it
   int64_t bytes;
-  std::shared_ptr<MappedFile> file;  // nullptr: it is gone
+  std::shared_ptr<void> owner;  // nullptr: it is gone
 };
 
 class ReadingPlan {
@@ -35,19 +33,23 @@ class ReadingPlan {
   struct Reading {
     Extent extent;
     size_t known;
+    bool held;   // it should still be there
     bool fresh;  // it was read a moment ago
     std::vector<Extent> leaving;
   };
   // What to read next, and what must go so that all together is at most `budget` bytes: what isn't queued (of that, what its last
   // batch used last), then what is queued last. False: nothing is queued, or all that is held comes first.
   bool take(int64_t budget, Reading& reading);
-  void done(const Reading& reading);
+  // One more that must go, where room for `reading` is there but in pieces. False: all that is held comes first.
+  bool take_more_room(const Reading& reading, Extent& leaving);
+  void done(const Reading& reading, bool good = true);  // not good: it isn't there, but waiting won't help
+  int64_t reached() const { return reached_; }
 
  private:
   struct Known {
-    const char* begin;
+    const void* begin;
     int64_t bytes;
-    std::weak_ptr<MappedFile> file;
+    std::weak_ptr<void> owner;
     bool held;
     int64_t looked;            // read_bytes_ when it was last read
     std::deque<int64_t> uses;  // tickets, of which those behind the stream are dropped
@@ -59,12 +61,13 @@ class ReadingPlan {
   };
   size_t known_of(const Extent& extent);
   bool make_room(int64_t bytes, const Queued& coming, std::vector<Extent>& leaving);
+  Known* last_behind(int64_t ticket);
   int64_t next_use(Known& known) const;
   void drop_past(Known& known) const;
   void forget(Known& known);
 
   std::vector<Known> known_;
-  std::unordered_map<const char*, size_t> by_begin_;
+  std::unordered_map<const void*, size_t> by_begin_;
   std::deque<Queued> queued_;  // the first read_ of them are read, and their use is not over
   size_t read_ = 0;
   int64_t ticket_ = 0, reached_ = 0;

@@ -15,9 +15,9 @@ struct Embedding {
   LOWRANK_INLINE void visit(V&& v) {
     v.out("y", y, Kind::activation);
     v.in("ids", ids, Kind::i32);
-    v.in("table", table, Kind::frozen);
+    v.in("table", table, Kind::floating);
     v.optional("positions", positions, Kind::i32);
-    v.optional("position_table", position_table, Kind::frozen);
+    v.optional("position_table", position_table, Kind::floating);
   }
   LOWRANK_INLINE const char* misfit() const {
     if (ids.count() != y.rows()) return "ids must have T elements";

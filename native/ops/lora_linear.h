@@ -129,7 +129,7 @@ struct LoraMerge {
   template <class V>
   LOWRANK_INLINE void visit(V&& v) {
     v.out("merged", merged, Kind::frozen);
-    v.in("w", w, Kind::frozen);
+    v.in("w", w, Kind::floating);
     v.in("a", a, Kind::f32);
     v.in("b", b, Kind::f32);
     v.value("scale", scale);

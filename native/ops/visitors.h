@@ -64,6 +64,26 @@ class WeightBytes {
   int count_ = 0;
 };
 
+// Frozen weights that are put in place of an op's own, where they differ: nullptr leaves one.
+class ReplaceWeights {
+ public:
+  explicit ReplaceWeights(const Weight* const* weights) : next_(weights) {}
+  void out(const char*, Tensor&, Kind) {}
+  void in(const char*, Tensor&, Kind) {}
+  void inout(const char*, Tensor&, Kind) {}
+  void optional(const char*, Tensor&, Kind) {}
+  void optional_out(const char*, Tensor&, Kind) {}
+  template <class T>
+  void value(const char*, T&) {}
+  void weight(const char*, Weight& w) {
+    if (*next_ != nullptr) w = **next_;
+    ++next_;
+  }
+
+ private:
+  const Weight* const* next_;
+};
+
 // The first output with a number that is not finite, for LOWRANK_CHECK=nan.
 class FindNonFinite {
  public:

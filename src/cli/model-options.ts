@@ -1,5 +1,6 @@
 import { Option, type Command } from 'commander';
 import { type ActivationDtype, activationDtypes, type MatmulPrecision, matmulPrecisions } from '../device.ts';
+import { byteCount } from './usage.ts';
 
 /** Flags of every verb that runs a model. */
 export interface ModelFlags {
@@ -9,6 +10,7 @@ export interface ModelFlags {
   readonly matmulPrecision?: MatmulPrecision;
   readonly activations?: ActivationDtype;
   readonly weights?: 'f16' | 'bf16' | 'f32';
+  readonly weightMemory?: number;
 }
 
 export function addModelOptions(command: Command): Command {
@@ -18,5 +20,8 @@ export function addModelOptions(command: Command): Command {
     .option('--device <name>', 'cpu, cuda, cuda:N or auto', 'auto')
     .addOption(new Option('--matmul-precision <kind>', 'medium: frozen products in bf16 where the processor has it (default: highest)').choices(matmulPrecisions))
     .addOption(new Option('--activations <dtype>', 'what activations are stored in (default: bf16 on cuda, f32 on cpu, which has nothing else)').choices(activationDtypes))
-    .addOption(new Option('--weights <dtype>', 'dtype of the frozen weights (default: as stored)').choices(['f16', 'bf16', 'f32']));
+    .addOption(new Option('--weights <dtype>', 'dtype of the frozen weights (default: as stored)').choices(['f16', 'bf16', 'f32']))
+    .option('--weight-memory <bytes>', weightMemoryText, byteCount);
 }
+
+export const weightMemoryText = 'memory that frozen weights may take, as 900M or 5.5G; what does not fit is brought in turns (default: what there is)';

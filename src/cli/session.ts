@@ -12,6 +12,7 @@ export interface SessionOptions {
   readonly matmulPrecision?: MatmulPrecision | undefined;
   readonly activations?: ActivationDtype | undefined;
   readonly weights?: 'f16' | 'bf16' | 'f32' | undefined;
+  readonly weightMemory?: number | undefined;
 }
 
 /** A device with a model on it, and the model's tokenizer if it has one. */
@@ -23,12 +24,12 @@ export interface Session {
 }
 
 /** Opens what most verbs need. @throws LowrankError */
-export async function openSession({ model: folder, device: name, matmulPrecision, activations, weights }: SessionOptions): Promise<Session> {
+export async function openSession({ model: folder, device: name, weights, matmulPrecision, activations, weightMemory }: SessionOptions): Promise<Session> {
   if (!existsSync(folder)) throw new LowrankError('ERR_FILE', `${folder}: must be a Hugging Face model folder (not found)`);
   const tokenizer = await tokenizerOf(folder);
-  const device = await openDevice(name, { ...(matmulPrecision === undefined ? {} : { matmulPrecision }), ...(activations === undefined ? {} : { activations }) });
+  const device = await openDevice(name, given({ matmulPrecision, activations, weightMemory }));
   try {
-    const model = await loadModel(folder, { device, ...(weights === undefined ? {} : { weights }) });
+    const model = await loadModel(folder, { device, ...given({ weights }) });
     return {
       device,
       model,
@@ -54,4 +55,9 @@ async function tokenizerOf(folder: string): Promise<Tokenizer | null> {
 export function needTokenizer({ tokenizer, model }: Session, purpose: string): Tokenizer {
   if (tokenizer !== null) return tokenizer;
   throw new LowrankError('ERR_FILE', `${model.facts.folder}: must hold tokenizer.json ${purpose} (found none)`);
+}
+
+/** Without what is undefined: an option that was not given has its default. */
+function given<T extends object>(options: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)) as { [K in keyof T]?: Exclude<T[K], undefined> };
 }

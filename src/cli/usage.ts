@@ -12,6 +12,14 @@ export function wholeNumber(least: number): (text: string) => number {
   };
 }
 
+/** A number of bytes: in digits, or with K, M or G for 1024, 1024² or 1024³ of them. */
+export function byteCount(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)([KMG]?)$/i.exec(text.trim());
+  const value = match === null ? NaN : Math.floor(Number(match[1]) * 1024 ** ' KMG'.indexOf((match[2] ?? '').toUpperCase() || ' '));
+  if (Number.isSafeInteger(value) && value > 0) return value;
+  throw new InvalidArgumentError('It must be a number of bytes, as 6000000000, 900M or 5.5G.');
+}
+
 /** A number within bounds; `above` leaves the bound itself out. */
 export function number(bounds: { least?: number; above?: number; below?: number; most?: number }): (text: string) => number {
   const { least, above, below, most } = bounds;

@@ -1,10 +1,13 @@
 import { afterEach, describe, expect, test, vi } from 'vitest';
+import { byteCount } from '../../src/cli/usage.ts';
 import { goldenPath } from '../golden/read.ts';
 import { here } from './here.ts';
 
 const model = goldenPath('families', 'llama_tied');
 
 afterEach(() => void vi.unstubAllEnvs());
+
+test.each([['6000000000', 6e9], ['900M', 900 * 2 ** 20], ['5.5g', 5.5 * 2 ** 30], ['1K', 1024]])('%s is %i bytes', (text, bytes) => expect(byteCount(text)).toBe(bytes));
 
 describe('usage', () => {
   const wrong: [string[], string][] = [
@@ -20,6 +23,7 @@ describe('usage', () => {
     [['train', '--model', 'x', '--data', 'y', '--out', 'z', '--betas', '0.9,0.99', '--optimizer', 'sgd'], '--momentum'],
     [['train', '--model', 'x', '--data', 'y', '--out', 'z', '--schedule', 'cosin'], 'Allowed choices are constant, linear, cosine'],
     [['train', '--model', 'x', '--data', 'y', '--out', 'z', '--weights', 'int8'], 'Allowed choices'],
+    [['train', '--model', 'x', '--data', 'y', '--out', 'z', '--weight-memory', '5X'], 'number of bytes, as 6000000000, 900M or 5.5G'],
     [['eval', '--model', 'x'], '--data must be given'],
     [['merge', '--model', 'x', '--out', 'y'], '--adapter must be given'],
     [['inspect'], "missing required argument 'path'"],

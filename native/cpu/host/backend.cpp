@@ -194,6 +194,16 @@ const Backend kBackend = {
           const FloatMode mode;
           as_device(device)->launch(op, contract, failure);
         },
+    // Nothing is brought to memory that the host reads.
+    .allocate_host = nullptr,
+    .deallocate_host = nullptr,
+    .copy_rows = nullptr,
+    .clear_rows = nullptr,
+    .new_mark = nullptr,
+    .delete_mark = nullptr,
+    .set_mark = nullptr,
+    .await_mark = nullptr,
+    .reach_mark = nullptr,
 };
 
 }  // namespace

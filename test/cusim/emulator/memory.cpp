@@ -54,7 +54,7 @@ unsigned char* DeviceMemory::take_pages(size_t bytes) {
   return pages;
 }
 
-void* DeviceMemory::allocate(size_t bytes, const char* name) {
+void* DeviceMemory::allocate(size_t bytes, const char* name, int device) {
   const std::lock_guard lock(mutex_);
   const size_t body = round_up(bytes, bytes < 256 ? 16 : 256), mapped = std::max(kPage, round_up(body, kPage));
   unsigned char* pages = take_pages(mapped);
@@ -63,8 +63,8 @@ void* DeviceMemory::allocate(size_t bytes, const char* name) {
   memset(pages, kPoison, mapped);
   unsigned char* begin = pages + mapped - body;
   if (checked()) memset(space_.written + space_.offset(pages), 0, mapped);
-  allocations_[reinterpret_cast<uintptr_t>(begin)] = {begin, bytes, mapped, name};
-  used_ += mapped;
+  allocations_[reinterpret_cast<uintptr_t>(begin)] = {begin, bytes, mapped, name, device};
+  used_[device] += mapped;
   return begin;
 }
 
@@ -82,7 +82,7 @@ void DeviceMemory::release(void* memory) {
     madvise(space_.written + offset / kPage * kPage, gone.mapped, MADV_DONTNEED);
     madvise(reinterpret_cast<void*>(space_.cells + offset), gone.mapped * sizeof(Cell), MADV_DONTNEED);
   }
-  used_ -= gone.mapped;
+  used_[gone.device] -= gone.mapped;
   free_pages_.insert({gone.mapped, pages});
   allocations_.erase(found);
 }
@@ -139,9 +139,9 @@ void DeviceMemory::copy_out(void* to, const void* from, size_t bytes) const {
 
 size_t DeviceMemory::total_bytes() const { return kDeviceBytes; }
 
-size_t DeviceMemory::free_bytes() const {
+size_t DeviceMemory::free_bytes(int device) const {
   const std::lock_guard lock(mutex_);
-  return kDeviceBytes - used_;
+  return kDeviceBytes - used_[device];
 }
 
 void SharedMemory::configure(size_t bytes) {

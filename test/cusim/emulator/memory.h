@@ -8,6 +8,8 @@
 
 namespace cusim {
 
+constexpr int kDevices = 2;
+
 // A stretch of addresses and what the checker knows about each of its bytes (see checker.h).
 struct Cell;
 struct Space {
@@ -24,6 +26,7 @@ struct Allocation {
   unsigned char* begin;
   size_t bytes, mapped;  // mapped: whole pages, up to the guard
   std::string name;
+  int device;
 
   unsigned char* pages() const;
 };
@@ -32,7 +35,7 @@ struct Allocation {
 class DeviceMemory {
  public:
   // nullptr when the device is full. 16-byte granularity towards the guard page, 256-byte aligned from 256 bytes on.
-  void* allocate(size_t bytes, const char* name);
+  void* allocate(size_t bytes, const char* name, int device = 0);
   void release(void* memory);
   const Space& space() const { return space_; }
   // The allocation that `p` lies in, or the nearest one; false when there is none.
@@ -41,16 +44,16 @@ class DeviceMemory {
   void copy_out(void* to, const void* from, size_t bytes) const;  // fails on bytes nobody wrote (checked mode)
   void copy_within(void* to, const void* from, size_t bytes);
   void fill(void* to, int byte, size_t bytes);
-  size_t free_bytes() const;
+  void require_range(const void* p, size_t bytes, const char* what) const;  // of one allocation
+  size_t free_bytes(int device) const;
   size_t total_bytes() const;
 
  private:
   unsigned char* take_pages(size_t bytes);
-  void require_range(const void* p, size_t bytes, const char* what) const;
 
   mutable std::mutex mutex_;
   Space space_;
-  size_t next_ = 0, used_ = 0;
+  size_t next_ = 0, used_[kDevices] = {};
   std::map<uintptr_t, Allocation> allocations_;           // by first byte
   std::multimap<size_t, unsigned char*> free_pages_;      // by size; handed out when the addresses are used up
 };

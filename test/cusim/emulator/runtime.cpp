@@ -6,16 +6,15 @@
 
 #include "config.h"
 #include "memory.h"
+#include "operands.h"
 #include "report.h"
+#include "streams.h"
 
 namespace cusim {
 
-struct Stream {};
-struct Event_ {
-  bool recorded = false;
-};
-
 namespace {
+
+thread_local int current_device = 0;
 
 // Of one host thread: CUDA keeps the last error per thread, too.
 thread_local cudaError_t last_error = cudaSuccess;
@@ -45,8 +44,19 @@ void read_seed() {
 
 }  // namespace
 
-void launch_on(Stream*, const char* kernel, const LaunchShape& shape, void (*body)(void*), void* argument) {
-  guarded(cudaErrorLaunchFailure, [&] { launch(kernel, shape, body, argument); });
+void launch_on(Stream* stream, const char* kernel, const LaunchShape& shape, void (*body)(void*), void* argument) {
+  if (stream->device != current_device) {
+    note(cudaErrorInvalidResourceHandle, "a kernel is launched on a stream of a device that is not the current one");
+    return;
+  }
+  guarded(cudaErrorLaunchFailure, [&] {
+    std::vector<Streams::Access> accesses;
+    if (const OperandScope* scope = OperandScope::current()) {
+      for (const Operand& operand : scope->operands()) accesses.push_back({operand.data, operand.bytes, operand.role != Role::read, operand.name});
+    }
+    streams.begin(stream, kernel, accesses);
+    launch(kernel, shape, body, argument);
+  });
 }
 
 }  // namespace cusim
@@ -59,6 +69,7 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaSuccess: return "cudaSuccess";
     case cudaErrorMemoryAllocation: return "cudaErrorMemoryAllocation";
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
+    case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
     default: return "cudaErrorInvalidValue";
   }
@@ -76,11 +87,12 @@ cudaError_t cudaPeekAtLastError() { return cusim::last_error; }
 
 cudaError_t cudaDriverGetVersion(int* version) { return *version = 13000, cudaSuccess; }
 cudaError_t cudaRuntimeGetVersion(int* version) { return *version = 13000, cudaSuccess; }
-cudaError_t cudaGetDeviceCount(int* count) { return *count = 2, cudaSuccess; }
+cudaError_t cudaGetDeviceCount(int* count) { return *count = cusim::kDevices, cudaSuccess; }
 cudaError_t cudaSetDevice(int device) {
-  if (device < 0 || device > 1) return cusim::note(cudaErrorInvalidDevice, "the emulator has devices 0 and 1");
-  return cudaSuccess;
+  if (device < 0 || device >= cusim::kDevices) return cusim::note(cudaErrorInvalidDevice, "the emulator has devices 0 and 1");
+  return cusim::current_device = device, cudaSuccess;
 }
+cudaError_t cudaGetDevice(int* device) { return *device = cusim::current_device, cudaSuccess; }
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   *properties = {};
   snprintf(properties->name, sizeof properties->name, "CUDA emulator");
@@ -98,53 +110,79 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
   }
   return cudaSuccess;
 }
-cudaError_t cudaDeviceSynchronize() { return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize() { return cusim::streams.host_waits_for_all(), cudaSuccess; }
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  *free = device_memory.free_bytes();
+  *free = device_memory.free_bytes(cusim::current_device);
   *total = device_memory.total_bytes();
   return cudaSuccess;
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
-  const cudaError_t error = guarded(cudaErrorMemoryAllocation, [&] { *memory = device_memory.allocate(bytes, "an allocation"); });
+  const cudaError_t error = guarded(cudaErrorMemoryAllocation, [&] { *memory = device_memory.allocate(bytes, "an allocation", cusim::current_device); });
   if (error != cudaSuccess || *memory != nullptr) return error;
   return cusim::note(cudaErrorMemoryAllocation, "out of memory");
 }
 cudaError_t cudaFree(void* memory) {
+  cusim::streams.host_waits_for_all();
   return guarded(cudaErrorInvalidValue, [&] { device_memory.release(memory); });
 }
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
   *memory = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
-  return *memory != nullptr ? cudaSuccess : cusim::note(cudaErrorMemoryAllocation, "out of host memory");
+  if (*memory == nullptr) return cusim::note(cudaErrorMemoryAllocation, "out of host memory");
+  return cusim::streams.pin(*memory, bytes), cudaSuccess;
 }
-cudaError_t cudaFreeHost(void* memory) { return std::free(memory), cudaSuccess; }
+cudaError_t cudaFreeHost(void* memory) {
+  cusim::streams.unpin(memory);
+  return std::free(memory), cudaSuccess;
+}
 
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t) {
+cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t rows, cudaMemcpyKind kind, cudaStream_t stream) {
+  constexpr size_t kMostPitch = 0x7fffffff;  // cudaDeviceProp::memPitch
+  if (rows > 1 && (to_pitch > kMostPitch || from_pitch > kMostPitch)) return cusim::note(cudaErrorInvalidValue, "a pitch of 2^31 bytes or more");
+  if (width > to_pitch || width > from_pitch) return cusim::note(cudaErrorInvalidValue, "a copy of rows that are longer than their pitch");
+  const cusim::RowsOfBytes target{to, to_pitch, width, rows}, source{from, from_pitch, width, rows};
   return guarded(cudaErrorInvalidValue, [&] {
-    switch (kind) {
-      case cudaMemcpyHostToHost: memcpy(to, from, bytes); break;
-      case cudaMemcpyHostToDevice: device_memory.copy_in(to, from, bytes); break;
-      case cudaMemcpyDeviceToHost: device_memory.copy_out(to, from, bytes); break;
-      case cudaMemcpyDeviceToDevice: device_memory.copy_within(to, from, bytes); break;
+    if (kind == cudaMemcpyHostToDevice) return cusim::streams.copy_in(stream, target, source);
+    const char* what = kind == cudaMemcpyDeviceToHost ? "a copy to the host" : "a copy on the device";
+    cusim::streams.begin(stream, what, {{from, source.extent(), false, "memory"}, {to, target.extent(), true, "memory"}});
+    for (size_t i = 0; i < rows; ++i) {
+      auto* row = const_cast<char*>(target.row(i));
+      if (kind == cudaMemcpyDeviceToHost) device_memory.copy_out(row, source.row(i), width);
+      else if (kind == cudaMemcpyDeviceToDevice) device_memory.copy_within(row, source.row(i), width);
+      else memcpy(row, source.row(i), width);
     }
   });
 }
-cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t) {
-  return guarded(cudaErrorInvalidValue, [&] { device_memory.fill(memory, byte, bytes); });
+cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
+  return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
 }
+cudaError_t cudaMemset2DAsync(void* memory, size_t pitch, int byte, size_t width, size_t rows, cudaStream_t stream) {
+  if (width > pitch) return cusim::note(cudaErrorInvalidValue, "rows that are longer than their pitch");
+  const cusim::RowsOfBytes target{memory, pitch, width, rows};
+  return guarded(cudaErrorInvalidValue, [&] {
+    cusim::streams.begin(stream, "a memset", {{memory, target.extent(), true, "memory"}});
+    for (size_t i = 0; i < rows; ++i) device_memory.fill(const_cast<char*>(target.row(i)), byte, width);
+  });
+}
+cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t stream) { return cudaMemset2DAsync(memory, bytes, byte, bytes, 1, stream); }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   cusim::read_seed();
-  *stream = new cusim::Stream;
-  return cudaSuccess;
+  return *stream = cusim::streams.create(cusim::current_device), cudaSuccess;
 }
-cudaError_t cudaStreamDestroy(cudaStream_t stream) { return delete stream, cudaSuccess; }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t event, unsigned) {
-  return event->recorded ? cudaSuccess : cusim::note(cudaErrorInvalidValue, "a stream waits for an event that was never recorded");
+cudaError_t cudaStreamDestroy(cudaStream_t stream) { return cusim::streams.destroy(stream), cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return guarded(cudaErrorInvalidValue, [&] { cusim::streams.host_waits(stream); });
 }
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return *event = new cusim::Event_, cudaSuccess; }
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  return guarded(cudaErrorInvalidValue, [&] { cusim::streams.wait(stream, event); });
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return *event = new cusim::Event_{cusim::current_device, -1, 0, {}}, cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) { return event->recorded = true, cudaSuccess; }
-cudaError_t cudaEventQuery(cudaEvent_t) { return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return cudaSuccess; }
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return guarded(cudaErrorInvalidValue, [&] { cusim::streams.record(event, stream); });
+}
+cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return guarded(cudaErrorInvalidValue, [&] { cusim::streams.host_waits(event); });
+}

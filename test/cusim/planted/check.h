@@ -52,5 +52,6 @@ inline std::vector<float> small_integers(size_t count, unsigned seed) {
 void test_clean_kernels();
 void test_planted_defects();
 void test_machine();
+void test_streams();
 
 }  // namespace planted
