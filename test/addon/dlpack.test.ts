@@ -31,6 +31,7 @@ describe.each([{ versioned: true }, { versioned: false }])('DLPack, versioned: $
   });
 
   it('the bytes outlive the tensor, and go back to the pool when the last one lets go', async () => {
+    await here.device.fence(); // what earlier tests lent comes back on the stream
     const before = here.device.stats().liveBytes;
     const x = here.device.tensor(numbers(5));
     const address = await toDLPack(x, options);
@@ -53,6 +54,7 @@ describe.each([{ versioned: true }, { versioned: false }])('DLPack, versioned: $
   });
 
   it('an address that nobody takes is given back', async () => {
+    await here.device.fence(); // what earlier tests lent comes back on the stream
     const before = here.device.stats().liveBytes;
     using x = here.device.tensor(numbers(5));
     const address = await toDLPack(x, options);
@@ -66,6 +68,7 @@ describe('DLPack', () => {
   it('a device that is closed gives back what it took, even its own', async () => {
     const other = await openDevice('cpu', { threads: 1 });
     fromDLPack(other, await toDLPack(other.tensor(numbers(4))));
+    await here.device.fence(); // what earlier tests lent comes back on the stream
     const before = here.device.stats().liveBytes;
     const x = here.device.tensor(numbers(3));
     fromDLPack(other, await toDLPack(x));
@@ -75,6 +78,7 @@ describe('DLPack', () => {
   });
 
   it('a failure of the queued work rejects, and the bytes come back', async () => {
+    await here.device.fence(); // what earlier tests lent comes back on the stream
     const before = here.device.stats().liveBytes;
     using table = here.device.tensor(numbers(6), [2, 3]);
     using ids = here.device.tensor(Int32Array.of(9));
@@ -86,6 +90,7 @@ describe('DLPack', () => {
   });
 
   it('another thread may take it and let go of it', async () => {
+    await here.device.fence(); // what earlier tests lent comes back on the stream
     const before = here.device.stats().liveBytes;
     const x = here.device.tensor(numbers(5));
     const address = await toDLPack(x);
