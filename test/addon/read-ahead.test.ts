@@ -7,7 +7,7 @@ import { AdamW, attachLora, loadModel, makeBatch, openDevice, trainStep, type De
 import { openShards } from '../../src/io/shards.ts';
 
 // Shards of about two layers; matrices of 2 to 8 pages that begin and end anywhere in one.
-const shape = { family: 'llama', name: 'test', hidden: 72, layers: 5, heads: 4, kvHeads: 2, intermediate: 200, vocab: 130, positions: 64 } as const;
+const shape = { family: 'llama', name: 'test', hidden: 72, layers: 5, heads: 4, kvHeads: 2, intermediate: 200, vocab: 130, positions: 64, tied: false } as const;
 const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-read-ahead-'));
 let weightBytes = 0;
 
