@@ -1,6 +1,7 @@
 // The plugin's one exported symbol: the backend struct of native/core/backend.h, for CUDA or, compiled by g++, for the emulator.
 #include "../native/core/backend.h"
 
+#include <memory>
 #include <new>
 
 #include "../native/ops/all.h"
@@ -18,7 +19,37 @@ constexpr const char* kKind = "cusim";
 constexpr const char* kKind = "cuda";
 #endif
 
-Queue* as_queue(void* device) { return static_cast<Queue*>(device); }
+// What `open` returns.
+struct Opened {
+  std::unique_ptr<Queue> queue;
+  bool guest;  // DeviceOptions
+};
+
+int current_device() {
+  int device = 0;
+  return cudaGetDevice(&device) == cudaSuccess ? device : 0;
+}
+
+// A call: its device is the thread's current one meanwhile. On threads of our own nothing is put back, since naming a device to CUDA takes
+// memory on it.
+class Call {
+ public:
+  explicit Call(void* device) : Call(*static_cast<Opened*>(device)) {}
+  explicit Call(const Opened& opened) : queue_(opened.queue.get()), device_(queue_->device()), before_(opened.guest ? current_device() : device_) {
+    cudaSetDevice(device_);
+  }
+  Call(const Call&) = delete;
+  Call& operator=(const Call&) = delete;
+  ~Call() {
+    if (before_ != device_) cudaSetDevice(before_);
+  }
+  Queue* operator->() const { return queue_; }
+  Queue& operator*() const { return *queue_; }
+
+ private:
+  Queue* queue_;
+  int device_, before_;
+};
 
 int probe(char* why, size_t size) {
   const auto count = static_cast<int>(usable_devices(why, size).size());
@@ -26,7 +57,7 @@ int probe(char* why, size_t size) {
   return count;
 }
 
-void* open(const DeviceOptions& options, Failure* failure) {
+Queue* open_queue(const DeviceOptions& options, Failure* failure) {
   const int32_t index = options.index;
   char why[256] = "";
   const std::vector<int> usable = usable_devices(why, sizeof why);
@@ -39,9 +70,24 @@ void* open(const DeviceOptions& options, Failure* failure) {
   return nullptr;
 }
 
+void* open(const DeviceOptions& options, Failure* failure) {
+  const int before = options.guest != 0 ? current_device() : -1;
+  std::unique_ptr<Queue> queue(open_queue(options, failure));
+  const bool good = queue != nullptr;
+  auto* opened = good ? new Opened{std::move(queue), options.guest != 0} : nullptr;
+  if (before >= 0) cudaSetDevice(before);
+  return opened;
+}
+
+void close(void* device) {
+  const std::unique_ptr<Opened> opened(static_cast<Opened*>(device));
+  const Call call(*opened);
+  opened->queue.reset();
+}
+
 void info(void* device, DeviceInfo* out) {
   cudaDeviceProp properties;
-  if (cudaGetDeviceProperties(&properties, as_queue(device)->device()) != cudaSuccess) return;
+  if (cudaGetDeviceProperties(&properties, Call(device)->device()) != cudaSuccess) return;
   snprintf(out->name, sizeof out->name, "%.127s", properties.name);
   snprintf(out->kernels, sizeof out->kernels, "sm_%d%d", properties.major, properties.minor);
   out->memory = static_cast<int64_t>(properties.totalGlobalMem);
@@ -50,43 +96,38 @@ void info(void* device, DeviceInfo* out) {
 }
 
 void* allocate(void* device, int64_t bytes) {
+  const Call call(device);
   void* memory = nullptr;
-  if (cudaSetDevice(as_queue(device)->device()) == cudaSuccess && cudaMalloc(&memory, static_cast<size_t>(bytes)) == cudaSuccess) return memory;
+  if (cudaMalloc(&memory, static_cast<size_t>(bytes)) == cudaSuccess) return memory;
   cudaGetLastError();
   return nullptr;
 }
 
 void deallocate(void* device, void* memory, int64_t) {
-  cudaSetDevice(as_queue(device)->device());
+  const Call call(device);
   cudaFree(memory);
 }
 
 void launch(void* device, int32_t op, const void* contract, Failure* failure) {
-  Queue& queue = *as_queue(device);
-  cudaSetDevice(queue.device());
-  queue.begin(failure);
-  run_op(op, contract, queue);
-  queue.end();
+  const Call queue(device);
+  queue->begin(failure);
+  run_op(op, contract, *queue);
+  queue->end();
 }
 
 void* allocate_host(void* device, int64_t bytes) {
+  const Call call(device);
   void* memory = nullptr;
-  cudaSetDevice(as_queue(device)->device());
   if (cudaMallocHost(&memory, static_cast<size_t>(bytes)) == cudaSuccess) return memory;
   cudaGetLastError();
   return nullptr;
 }
 
-Copies& copies_of(void* device, Lane lane) {
-  cudaSetDevice(as_queue(device)->device());
-  return as_queue(device)->copies(lane);
-}
-
 cudaEvent_t as_event(void* mark) { return static_cast<cudaEvent_t>(mark); }
 
 void* new_mark(void* device) {
+  const Call call(device);
   cudaEvent_t event = nullptr;
-  cudaSetDevice(as_queue(device)->device());
   // Whoever waits sleeps: there are pieces enough on their way meanwhile.
   if (cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync) == cudaSuccess) return event;
   cudaGetLastError();
@@ -117,36 +158,38 @@ const Backend kBackend = {
           guarded(failure, [&] { device = open(*options, failure); });
           return device;
         },
-    .close = [](void* device) { delete as_queue(device); },
+    .close = close,
     .info = info,
     .allocate = allocate,
     .deallocate = deallocate,
-    .upload = [](void* device, void* to, const void* from, int64_t bytes, Failure* failure) { as_queue(device)->upload(to, from, bytes, failure); },
+    .upload = [](void* device, void* to, const void* from, int64_t bytes, Failure* failure) { Call(device)->upload(to, from, bytes, failure); },
     .download =
         [](void* device, void* to, const void* from, int64_t bytes, Failure* failure) {
-          guarded(failure, [&] { as_queue(device)->download(to, from, bytes, failure); });
+          guarded(failure, [&] { Call(device)->download(to, from, bytes, failure); });
         },
-    .synchronize = [](void* device, Failure* failure) { guarded(failure, [&] { as_queue(device)->synchronize(failure); }); },
+    .synchronize = [](void* device, Failure* failure) { guarded(failure, [&] { Call(device)->synchronize(failure); }); },
     .launch = [](void* device, int32_t op, const void* contract,
                  Failure* failure) { guarded(failure, [&] { launch(device, op, contract, failure); }); },
     .allocate_host = allocate_host,
     .deallocate_host = [](void*, void* memory) { cudaFreeHost(memory); },
-    .copy_rows = [](void* device, Lane lane, const RowsCopy* rows, Failure* failure) { guarded(failure, [&] { copies_of(device, lane).copy(*rows, failure); }); },
+    .copy_rows = [](void* device, Lane lane, const RowsCopy* rows, Failure* failure) { guarded(failure, [&] { Call(device)->copies(lane).copy(*rows, failure); }); },
     .clear_rows = [](void* device, Lane lane, void* memory, int64_t pitch, int64_t bytes, int64_t rows,
-                     Failure* failure) { copies_of(device, lane).clear(memory, pitch, bytes, rows, failure); },
+                     Failure* failure) { Call(device)->copies(lane).clear(memory, pitch, bytes, rows, failure); },
     .new_mark = new_mark,
     .delete_mark = [](void*, void* mark) { cudaEventDestroy(as_event(mark)); },
     .set_mark =
         [](void* device, Lane lane, void* mark, Failure* failure) {
-          succeeded(cudaEventRecord(as_event(mark), copies_of(device, lane).stream()), "an event", failure);
+          const Call call(device);
+          succeeded(cudaEventRecord(as_event(mark), call->copies(lane).stream()), "an event", failure);
         },
     .await_mark =
         [](void* device, Lane lane, void* mark, Failure* failure) {
-          succeeded(cudaStreamWaitEvent(copies_of(device, lane).stream(), as_event(mark), 0), "an event", failure);
+          const Call call(device);
+          succeeded(cudaStreamWaitEvent(call->copies(lane).stream(), as_event(mark), 0), "an event", failure);
         },
     .reach_mark =
         [](void* device, void* mark, Failure* failure) {
-          cudaSetDevice(as_queue(device)->device());
+          const Call call(device);
           succeeded(cudaEventSynchronize(as_event(mark)), "an event", failure);
         },
 };

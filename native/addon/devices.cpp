@@ -25,7 +25,7 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   Failure failure{};
   const double weight_memory = number_argument(info, 4);
   if (!(weight_memory >= 0 && weight_memory <= 9007199254740992.0)) fail(info.Env(), "ERR_ARGUMENT", "open: memory for weights must be a number of bytes");
-  const DeviceOptions options = {index_argument(info, 1), index_argument(info, 2), precision_argument(info, 3), nullptr, static_cast<int64_t>(weight_memory)};
+  const DeviceOptions options = {index_argument(info, 1), index_argument(info, 2), precision_argument(info, 3), nullptr, static_cast<int64_t>(weight_memory), 0};
   const int32_t id = environment_of(info).open_device(text_argument(info, 0).c_str(), options, failure);
   if (id < 0) fail(info.Env(), failure.code, failure.text);
   return Napi::Number::New(info.Env(), id);

@@ -56,6 +56,7 @@ void open(const lowrank_options& options, lowrank_context** out, Failure& failur
   device_options.threads = options.threads;
   device_options.matmul_precision = static_cast<MatmulPrecision>(options.matmul_precision);
   device_options.stream = options.stream;
+  device_options.guest = 1;
   void* device = backend->open(&device_options, &failure);
   if (device == nullptr && !failure.happened()) failure.set("ERR_MEMORY", "%s: no memory to open the device", backend->kind);
   if (device == nullptr) return;

@@ -8,7 +8,7 @@
 
 namespace lowrank {
 
-constexpr int32_t kBackendAbi = 4;
+constexpr int32_t kBackendAbi = 5;
 
 // How exactly frozen weights are multiplied; PyTorch's words (torch.set_float32_matmul_precision). `medium` lets a backend round
 // both factors to bf16 where that is faster; sums and all low-rank products stay f32.
@@ -20,6 +20,7 @@ struct DeviceOptions {
   MatmulPrecision matmul_precision;
   void* stream;     // CUDA: the cudaStream_t of the caller that work is queued on; nullptr: one of its own
   int64_t weight_memory;  // bytes that frozen weights may take, in turns where they don't all fit; 0: what there is
+  int32_t guest;    // 1: called on threads of somebody else's, who find the same CUDA device current behind each call as before it
 };
 
 struct DeviceInfo {
