@@ -5,6 +5,7 @@
 #include <new>
 
 #include "../native/ops/all.h"
+#include "gemm/lt_library.h"
 #include "probe.h"
 #include "queue.h"
 #include "table.h"
@@ -86,13 +87,17 @@ void close(void* device) {
 }
 
 void info(void* device, DeviceInfo* out) {
+  const Call call(device);
   cudaDeviceProp properties;
-  if (cudaGetDeviceProperties(&properties, Call(device)->device()) != cudaSuccess) return;
+  if (cudaGetDeviceProperties(&properties, call->device()) != cudaSuccess) return;
   snprintf(out->name, sizeof out->name, "%.127s", properties.name);
   snprintf(out->kernels, sizeof out->kernels, "sm_%d%d", properties.major, properties.minor);
   out->memory = static_cast<int64_t>(properties.totalGlobalMem);
+  size_t free = 0, total = 0;
+  if (cudaMemGetInfo(&free, &total) == cudaSuccess) out->free_memory = static_cast<int64_t>(free);
   out->threads = properties.multiProcessorCount;
   out->matmul_precision = MatmulPrecision::highest;  // f32 activations are multiplied in f32
+  snprintf(out->products, sizeof out->products, "%s", lt_status());
 }
 
 void* allocate(void* device, int64_t bytes) {

@@ -10,11 +10,15 @@ export interface DeviceInfo {
   readonly kernels: string;
   /** Bytes of memory it has. */
   readonly memory: number;
+  /** Bytes of it that nobody had when the device was opened; 0 where that isn't known (CPU). */
+  readonly freeMemory: number;
   readonly threads: number;
   /** In force; `highest` where `medium` was asked for but would gain nothing. */
   readonly matmulPrecision: MatmulPrecision;
   /** What activations are stored in. */
   readonly activations: ActivationDtype;
+  /** On CUDA: what multiplies matrices of 16 bits, cublasLt with its version and file, or the own kernel, and why; elsewhere empty. */
+  readonly products: string;
 }
 
 /** What activations, and gradients of them, are stored in. Arithmetic and all sums are f32 whatever it is. */

@@ -101,6 +101,12 @@ bool try_file(const std::string& path, Bound& bound) {
   return false;
 }
 
+std::string not_found() {
+  std::string text = std::string(kName) + " was not found by the linker, nor in";
+  for (const std::string& folder : folders()) text += " " + folder;
+  return text + "; LOWRANK_CUBLASLT may name it";
+}
+
 Bound bind() {
   Bound bound;
   const std::string wish = variable("LOWRANK_CUBLASLT");
@@ -116,7 +122,7 @@ Bound bind() {
   for (const std::string& path : files()) {
     if (try_file(path, bound)) return bound;
   }
-  bound.status = "own kernel (" + (bound.status.empty() ? std::string(kName) + " was not found" : bound.status) + ")";
+  bound.status = "own kernel (" + (bound.status.empty() ? not_found() : bound.status) + ")";
   return bound;
 }
 

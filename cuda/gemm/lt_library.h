@@ -53,7 +53,7 @@ const Library* library();
 
 namespace lowrank::cuda {
 
-// What 16-bit products are computed by, in words: cublasLt's version and file, or the own kernel and why.
+// What 16-bit products are computed by, in words: cublasLt's version and file, or the own kernel, and why or where it was looked for.
 const char* lt_status();
 
 }  // namespace lowrank::cuda

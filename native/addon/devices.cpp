@@ -44,6 +44,8 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   result.Set("name", facts.name);
   result.Set("kernels", facts.kernels);
   result.Set("memory", static_cast<double>(facts.memory));
+  result.Set("freeMemory", static_cast<double>(facts.free_memory));
+  result.Set("products", facts.products);
   result.Set("threads", facts.threads);
   result.Set("matmulPrecision", static_cast<double>(facts.matmul_precision));
   result.Set("activations", static_cast<double>(device.backend().activations));

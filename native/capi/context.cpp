@@ -138,6 +138,7 @@ lowrank_status lowrank_get_info(lowrank_context* context, lowrank_info* info) {
     info->memory = facts.memory;
     info->threads = facts.threads;
     info->matmul_precision = static_cast<int32_t>(facts.matmul_precision);
+    snprintf(info->products, sizeof info->products, "%s", facts.products);
   });
 }
 

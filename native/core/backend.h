@@ -27,8 +27,10 @@ struct DeviceInfo {
   char name[128];    // "AMD EPYC ..." or "NVIDIA H100"
   char kernels[64];  // which kernel table serves it: "avx512", "sm_90a"
   int64_t memory;    // bytes
+  int64_t free_memory;  // of them, nobody's at this moment; 0: that isn't known (CPU)
   int32_t threads;   // workers of the pool (CPU), multiprocessors (CUDA)
   MatmulPrecision matmul_precision;  // in force: `highest` where `medium` would gain nothing
+  char products[1024];  // CUDA: what multiplies matrices of 16 bits, cublasLt with its file, or the own kernel, and why
 };
 
 // What a device does side by side: its work, and copies that bring weights meanwhile.

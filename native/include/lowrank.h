@@ -36,7 +36,7 @@
 #define LOWRANK_VERSION "0.1.0"
 
 /* Changes with any struct below. lowrank_open refuses a caller that was compiled against another header. */
-#define LOWRANK_ABI 0xcdcac40bu
+#define LOWRANK_ABI 0xb2d1d2c5u
 
 #ifdef __cplusplus
 extern "C" {
@@ -108,6 +108,7 @@ typedef struct lowrank_info {
   int64_t memory;            /* bytes */
   int32_t threads;           /* of the pool, the caller's included (CPU); multiprocessors (CUDA) */
   int32_t matmul_precision;  /* in force */
+  char products[1024];       /* CUDA: what multiplies matrices of 16 bits: cublasLt with its file, or the own kernel, and why */
 } lowrank_info;
 
 typedef struct lowrank_context lowrank_context;

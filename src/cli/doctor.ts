@@ -78,19 +78,21 @@ async function cudaFacts(): Promise<Findings> {
   const { count, why } = probeDevices('cuda');
   if (count === 0) return { cuda: `none: ${why}` };
   const names: string[] = [];
-  let test = '';
+  const more: Findings = {};
   for (let i = 0; i < count; i++) {
     try {
       await using device = await openDevice(`cuda:${i}`);
-      const { name, kernels, memory, activations } = device.info;
-      names.push(`${name}, ${bytes(memory)}; kernels ${kernels}; activations ${activations}`);
-      if (i === 0) test = await cudaTest();
+      const { name, kernels, memory, freeMemory, activations, products } = device.info;
+      names.push(`${name}, ${bytes(memory)}, ${bytes(freeMemory)} free; kernels ${kernels}; activations ${activations}`);
+      if (i > 0) continue;
+      more['cuda products'] = `of 16 bits by ${products}`;
+      more['cuda self-test'] = await cudaTest();
     } catch (error) {
       names.push(`device ${i}, but: ${(error as Error).message}`);
     }
   }
   const cuda = `${count} device${count === 1 ? '' : 's'}: ${names.join('; ')}${why === '' ? '' : `; not chosen by auto: ${why}`}`;
-  return { cuda, ...(test === '' ? {} : { 'cuda self-test': test }) };
+  return { cuda, ...more };
 }
 
 /** In f32, where the bound is the CPU's. */

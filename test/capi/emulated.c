@@ -33,6 +33,8 @@ int main(void) {
   CHECK("the emulator is found beside the library, or where LOWRANK_CUSIM_PLUGIN says", lowrank_device_count(LOWRANK_EMULATOR) > 0);
   CHECK("a context on it opens", lowrank_open(&options, &device) == LOWRANK_OK);
   if (device == NULL) return 1;
+  lowrank_info info;
+  CHECK("it tells what multiplies matrices of 16 bits", lowrank_get_info(device, &info) == LOWRANK_OK && strstr(info.products, "own kernel") == info.products);
   Layer here = make_layer(0), there = on_device(device, &here);
   CHECK("a layer runs on it", run_layer(cpu, &here, 0.25f, 1) && run_layer(device, &there, 0.25f, 1) && lowrank_synchronize(device) == LOWRANK_OK);
   CHECK("y is the CPU's", is_close(device, there.y, here.y, kT * kN));

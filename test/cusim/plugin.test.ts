@@ -1,7 +1,9 @@
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Device, openDevice, probeDevices } from '../../src/device.ts';
 import { launch } from '../../src/kernel.ts';
 
@@ -79,5 +81,32 @@ describe.skipIf(!hasTools)('the CUDA plugin', () => {
     if (cuda.count > 0) return (await openDevice('cuda')).close();
     expect(cuda.why).toMatch(/driver|device|too old/);
     await expect(openDevice('cuda')).rejects.toMatchObject({ code: 'ERR_DEVICE', message: `cuda: ${cuda.why}` });
+  });
+});
+
+describe.skipIf(!hasTools || spawnSync('c++', ['--version']).status !== 0)('what multiplies matrices of 16 bits', () => {
+  let folder: string;
+  let program: string;
+  beforeAll(() => {
+    folder = mkdtempSync(path.join(tmpdir(), 'lowrank-lt-'));
+    program = path.join(folder, 'status');
+    const search = fileURLToPath(new URL('../../cuda/gemm/lt_library.cu', import.meta.url));
+    writeFileSync(path.join(folder, 'main.cpp'), `#include <stdio.h>\n#include "${search}"\nint main() { puts(lowrank::cuda::lt_status()); }\n`);
+    run('c++', '-std=c++20', '-O0', path.join(folder, 'main.cpp'), '-o', program, '-ldl');
+  });
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+  const told = (env: Readonly<Record<string, string>>): string => execFileSync(program, { encoding: 'utf8', env: { HOME: folder, ...env } }).trim();
+
+  it('is the own kernel where cublasLt was not found, which tells where it was looked for', () => {
+    const text = told({ CUDA_HOME: '/nowhere/cuda', VIRTUAL_ENV: '/nowhere/venv' });
+    if (text.startsWith('cublasLt 13.')) return console.warn(`cublasLt is installed here (${text}): not tested what is told where it isn't`);
+    expect(text).toMatch(/^own kernel \(libcublasLt\.so\.13 was not found by the linker, nor in .*\/nowhere\/cuda\/lib64.*\/usr\/local\/cuda\/lib64.*\/nowhere\/venv\/lib\/python3.*; LOWRANK_CUBLASLT may name it\)$/);
+    expect(text.length).toBeLessThan(1024);
+  });
+
+  it('is the own kernel where the variable says so, or names what is no cublasLt', () => {
+    expect(told({ LOWRANK_CUBLASLT: 'off' })).toBe('own kernel (LOWRANK_CUBLASLT=off)');
+    expect(told({ LOWRANK_CUBLASLT: '/nowhere/lt.so' })).toBe('own kernel (LOWRANK_CUBLASLT: there is no /nowhere/lt.so)');
+    expect(told({ LOWRANK_CUBLASLT: cudaPlugin })).toBe(`own kernel (LOWRANK_CUBLASLT: ${cudaPlugin} has no cublasLtGetVersion)`);
   });
 });
