@@ -235,7 +235,7 @@ export class Device {
   }
 }
 
-/** What can be opened here: the number of devices of a kind, and the reason when there is none (or what they can't do yet). */
+/** What can be opened here: the number of devices of a kind, and the reason when there is none. */
 export function probeDevices(kind: 'cpu' | 'cuda' | 'cusim'): { count: number; why: string } {
   return addon().probe(kind);
 }
@@ -260,7 +260,7 @@ export async function openDevice(name = 'auto', options: DeviceOptions = {}): Pr
 
 function openBest(options: DeviceOptions): Device {
   const { count, why } = probeDevices('cuda');
-  return count > 0 && why === '' ? open('cuda', 0, options) : open('cpu', 0, options, why);
+  return count > 0 ? open('cuda', 0, options) : open('cpu', 0, options, why);
 }
 
 function open(kind: string, index: number, { threads = 0, matmulPrecision = 'highest', activations, weightMemory = 0 }: DeviceOptions, note = ''): Device {

@@ -59,7 +59,7 @@ struct Backend {
   int32_t border;            // spare columns behind each row of a 16-bit activation, and around frozen weights of 16 bits; 0: none
   int32_t host_memory;       // 1: the host may read and write its memory, and mapped files need no copy
 
-  // Devices that can be opened. `why` tells the reason of 0; otherwise what their kernels lack, or nothing.
+  // Devices that can be opened. `why` tells the reason of 0.
   int (*probe)(char* why, size_t size);
   void* (*open)(const DeviceOptions* options, Failure* failure);
   void (*close)(void* device);

@@ -91,7 +91,7 @@ async function cudaFacts(): Promise<Findings> {
       names.push(`device ${i}, but: ${(error as Error).message}`);
     }
   }
-  const cuda = `${count} device${count === 1 ? '' : 's'}: ${names.join('; ')}${why === '' ? '' : `; not chosen by auto: ${why}`}`;
+  const cuda = `${count} device${count === 1 ? '' : 's'}: ${names.join('; ')}`;
   return { cuda, ...more };
 }
 
