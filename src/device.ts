@@ -211,6 +211,14 @@ export class Device {
     this.#check();
     return addon().stats(this.id);
   }
+  /**
+   * Bytes that frozen weights may take together at this moment, which they do in turns where that is less than they need; `Infinity` where
+   * all must fit or the system sees to it.
+   */
+  weightRoom(): number {
+    this.#check();
+    return addon().weightRoom(this.id) || Infinity;
+  }
   /** Starts `stats().peakBytes` anew. */
   resetPeak(): void {
     this.#check();

@@ -16,6 +16,7 @@ export interface Addon {
   info(device: number): { kind: string; name: string; kernels: string; memory: number; freeMemory: number; products: string; threads: number; matmulPrecision: number; activations: number };
   fence(device: number): Promise<void>;
   stats(device: number): { tensors: number; liveBytes: number; peakBytes: number; reservedBytes: number; ops: number };
+  weightRoom(device: number): number;
   resetPeak(device: number): void;
   alloc(device: number, dtype: number, ...dims: number[]): Handle;
   allocBordered(device: number, dtype: number, ...dims: number[]): Handle;

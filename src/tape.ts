@@ -69,11 +69,12 @@ export class Tape {
   }
 
   /**
-   * Goes back from `output`, whose gradient is `seed` (the tape takes it over). Parameters collect their gradients in their
-   * arena; gradients of watched tensors come back in the map, owned by the caller.
+   * Goes back from `output`, whose gradient is `seed` (the tape takes it over), or from several, each with its own. Parameters collect
+   * their gradients in their arena; gradients of watched tensors come back in the map, owned by the caller.
    */
-  backward(output: Tensor, seed: Tensor): Map<Tensor, Tensor> {
-    this.#gradients = new Map([[output, keep(seed)]]);
+  backward(output: Tensor | readonly Tensor[], seed: Tensor | readonly Tensor[]): Map<Tensor, Tensor> {
+    const seeds = [seed].flat();
+    this.#gradients = new Map([output].flat().map((each, i) => [each, keep(seeds[i] as Tensor)]));
     try {
       for (let node = this.#nodes.pop(); node !== undefined; node = this.#nodes.pop()) this.#step(node);
       return this.#gradients;

@@ -71,6 +71,13 @@ Napi::Value stats(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// weightRoom(device): bytes in which frozen weights take turns where they don't all fit; 0: nothing keeps them from being there.
+Napi::Value weight_room(const Napi::CallbackInfo& info) {
+  Device& device = device_argument(info, 0);
+  const int64_t room = device.backend().host_memory != 0 ? device.page_cache().room() : device.weight_slots().bytes();
+  return Napi::Number::New(info.Env(), static_cast<double>(room));
+}
+
 Napi::Value reset_peak(const Napi::CallbackInfo& info) {
   device_argument(info, 0).pool().reset_peak();
   return info.Env().Undefined();
@@ -85,6 +92,7 @@ void add_devices(Napi::Env, Napi::Object exports, Environment& environment) {
   add_method(exports, "info", describe, environment);
   add_method(exports, "fence", fence, environment);
   add_method(exports, "stats", stats, environment);
+  add_method(exports, "weightRoom", weight_room, environment);
   add_method(exports, "resetPeak", reset_peak, environment);
 }
 

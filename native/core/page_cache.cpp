@@ -20,6 +20,11 @@ constexpr int64_t kLookEvery = 1000000000;    // nanoseconds between two looks a
 // What must stay free beside the weights: the rest of the process still grows in its first step.
 int64_t reserve_of(int64_t available) { return std::max<int64_t>(available / 16, 256 << 20); }
 
+int64_t what_the_system_has() {
+  const int64_t available = available_memory();
+  return available < 0 ? INT64_MAX : std::max<int64_t>(0, available - reserve_of(available));
+}
+
 const MappedFile& file_of(const Extent& extent) { return *static_cast<const MappedFile*>(extent.owner.get()); }
 const char* begin_of(const Extent& extent) { return static_cast<const char*>(extent.begin); }
 
@@ -81,8 +86,12 @@ void PageCache::look_at_memory() {
   const int64_t now = Trace::now();
   if (fixed_budget_ > 0 || now - looked_ns_ < kLookEvery) return;
   looked_ns_ = now;
-  const int64_t available = available_memory();
-  budget_ = available < 0 ? INT64_MAX : std::max<int64_t>(0, available - reserve_of(available));
+  budget_ = what_the_system_has();
+}
+
+int64_t PageCache::room() const {
+  if (!wanted()) return 0;
+  return fixed_budget_ > 0 ? fixed_budget_ : what_the_system_has();
 }
 
 Destination::Outcome PageCache::bring(const ReadingPlan::Reading& reading, const MoreRoom&) {

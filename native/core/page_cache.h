@@ -21,6 +21,9 @@ class PageCache : public Destination {
   // What lies in these files of what work reads; the rest is passed over.
   std::vector<Extent> extents_of(const WeightBytes& reads) const;
 
+  // Bytes that weights may take at this moment; 0: they are left to the system.
+  int64_t room() const;
+
   bool wanted() const override;
   void check(Failure& failure) override;  // fails if a file has become shorter
   int64_t budget() const override { return budget_; }

@@ -60,6 +60,14 @@ export function makeDecoder(parts: DecoderParts): Model {
       parts.checkLength(batch.length);
       return scope(() => runBlocks(parts, batch.ids, batchRun(parts, batch), checkpointing));
     },
+    hiddenEach(batches, checkpointing, enter) {
+      check();
+      const passes = batches.map((batch, i): Pass => {
+        parts.checkLength(batch.length);
+        return { ids: batch.ids, run: batchRun(parts, batch), enter: () => enter(i) };
+      });
+      return scope(() => runByLayers(parts, passes, checkpointing));
+    },
     logits(hidden) {
       check();
       return head.linear === null ? linear(hidden, { weight: head.weight, bias: null }) : head.linear.forward(hidden);
@@ -98,6 +106,32 @@ function runBlocks(parts: DecoderParts, ids: Tensor, run: Run | ((layer: number)
     if (isTemporary(before)) before.dispose();
   });
   return parts.norm(x);
+}
+
+/** One of several batches that go through the layers together. */
+interface Pass {
+  readonly ids: Tensor;
+  readonly run: Run;
+  enter(): void;
+}
+
+function runByLayers(parts: DecoderParts, passes: readonly Pass[], checkpointing: Checkpointing): Tensor[] {
+  const xs: Tensor[] = [];
+  const lastFirst = (body: (pass: Pass, i: number) => Tensor): void => {
+    for (let i = passes.length - 1; i >= 0; i--) xs[i] = body(passes[i] as Pass, i);
+  };
+  lastFirst(({ ids, run, enter }) => (enter(), parts.embed(ids, run.positions)));
+  for (const block of parts.blocks) {
+    lastFirst(({ run, enter }, i) => {
+      const before = xs[i] as Tensor;
+      const entered: Block = { linears: block.linears, forward: (x) => (enter(), block.forward(x, run)) };
+      const after = runBlock(entered, before, run, checkpointing);
+      if (isTemporary(before)) before.dispose();
+      return after;
+    });
+  }
+  lastFirst((_, i) => parts.norm(xs[i] as Tensor));
+  return xs;
 }
 
 function runBlock(block: Block, x: Tensor, run: Run, checkpointing: Checkpointing): Tensor {

@@ -57,6 +57,12 @@ export interface Model {
   readonly head: { readonly weight: Weight; readonly linear: Linear | null };
   /** Final normed hidden states [T, C]. Records on the active tape. */
   hidden(batch: TokenBatch, checkpointing?: Checkpointing): Tensor;
+  /**
+   * What `hidden` gives for each of several batches, but layer by layer: all go through a layer before the next one's weights are read, the
+   * last batch first, so that a tape goes back through each layer with the first batch first, as it would through one batch after the
+   * other. `enter(i)` is called before ops of batch i, also before those that checkpointing does again.
+   */
+  hiddenEach(batches: readonly TokenBatch[], checkpointing: Checkpointing, enter: (i: number) => void): Tensor[];
   /** Logits [T, V] of hidden states. */
   logits(hidden: Tensor): Tensor;
   /** Room for keys and values of `capacity` tokens. */

@@ -21,6 +21,8 @@ export interface RunSize {
   /** Tokens of one micro-batch. */
   readonly tokens: number;
   readonly checkpointing: Checkpointing;
+  /** How many micro-batches go through the layers together; 1. */
+  readonly together?: number;
 }
 
 /**
@@ -39,7 +41,7 @@ export interface RunSize {
  * and one block at a time is whole. On the way back a block needs up to C + 2F more. Held against `device.stats()` in a test. What the
  * kernels pack and Node itself come on top: about 100 MiB.
  */
-export function estimateMemory(model: Model, adapter: Adapter, { tokens, checkpointing }: RunSize): MemoryEstimate {
+export function estimateMemory(model: Model, adapter: Adapter, { tokens, checkpointing, together = 1 }: RunSize): MemoryEstimate {
   const { hiddenSize: C, intermediateSize: F, layers, vocabSize } = model.facts;
   const gated = isGated(model) ? 2 * F : F;
   const head = adapter.sites.some(({ linear }) => linear.parts[0]?.name === model.facts.outputHead);
@@ -47,7 +49,7 @@ export function estimateMemory(model: Model, adapter: Adapter, { tokens, checkpo
   const sites = adapter.sites.filter(({ linear }) => linear.parts[0]?.name !== model.facts.outputHead);
   const block = blockBytes(model, row) + sites.reduce((sum, site) => sum + siteBytes(site, row), 0) / layers;
   const kept = layers * (checkpointing === 'none' ? block : row(C));
-  const activations = tokens * (kept + 2 * row(C) + (head ? row(vocabSize) : 0));
+  const activations = together * tokens * (kept + 2 * row(C) + (head ? row(vocabSize) : 0));
   const working = tokens * (row(C) + row(gated) + (checkpointing === 'none' ? 0 : block));
   const own = 16 * adapter.parameters().size;
   return { weights: weightBytes(model), adapter: own, activations, working, total: own + activations + working };
@@ -79,6 +81,7 @@ function siteBytes({ linear, modules }: LoraSite, row: RowBytes): number {
 
 const widths: Readonly<Record<string, number>> = { f32: 4, f16: 2, bf16: 2 };
 
-function weightBytes({ facts }: Model): number {
+/** What the frozen weights take as they are stored. */
+export function weightBytes({ facts }: Model): number {
   return facts.parameters * (widths[facts.dtype] ?? 4);
 }

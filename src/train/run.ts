@@ -102,10 +102,10 @@ async function train(run: Run): Promise<void> {
 
 async function makeStep(run: Run, window: BatchWindow): Promise<void> {
   const { plan, state } = run;
-  const { model, optimizer, clip, checkpointing } = plan;
+  const { model, optimizer, clip, checkpointing, layerByLayer } = plan;
   const began = performance.now();
   const lr = run.rate(state.step);
-  const { loss, tokens, gradNorm, skipped, reason } = await trainStep(model, optimizer, window.batches, { clip, checkpointing, lr, dropoutStep: state.microBatches % 2 ** 32 });
+  const { loss, tokens, gradNorm, skipped, reason } = await trainStep(model, optimizer, window.batches, { clip, checkpointing, layerByLayer, lr, dropoutStep: state.microBatches % 2 ** 32 });
   const seconds = (performance.now() - began) / 1000;
   const read = window.batches.reduce((sum, batch) => sum + batch.inputIds.length, 0);
   state.step += 1;

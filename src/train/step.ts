@@ -9,7 +9,8 @@ import type { Optimizer } from '../optim/optimizer.ts';
 import { keep, scope } from '../scope.ts';
 import { Tape } from '../tape.ts';
 import type { Tensor } from '../tensor.ts';
-import { tokenLoss, uploadBatch } from './token-loss.ts';
+import { microBatchesTogether } from './together.ts';
+import { tokenLoss, uploadBatch, type UploadedBatch } from './token-loss.ts';
 
 /** How one optimizer step is made. */
 export interface TrainStepOptions {
@@ -17,6 +18,12 @@ export interface TrainStepOptions {
   readonly clip?: number;
   /** Whether blocks are run again on the way back instead of keeping what they save; `'none'`. */
   readonly checkpointing?: Checkpointing;
+  /**
+   * Whether the micro-batches go through each layer together, forward and back, so that a weight is brought once for all of them; each
+   * keeps what it saves until the way back comes to it. By default those do, as many as memory has room for, whose weights don't all fit
+   * (see `weightMemory` of openDevice) where blocks are checkpointed. Results are the same bits.
+   */
+  readonly layerByLayer?: boolean | null;
   /** Of the first micro-batch, the others follow; otherwise they go on from `adapter.dropoutStep`. */
   readonly dropoutStep?: number;
   /** The rate of this step; otherwise the optimizer's. */
@@ -91,30 +98,46 @@ function inTraining<T>(adapter: Adapter, body: () => T): T {
 }
 
 /** Queues everything; returns the most bytes that a tape held. */
-function queueStep(step: Step, { clip = 0, checkpointing = 'none', dropoutStep, lr }: TrainStepOptions): number {
-  const { adapter, optimizer, window, report } = step;
+function queueStep(step: Step, { clip = 0, checkpointing = 'none', layerByLayer = null, dropoutStep, lr }: TrainStepOptions): number {
+  const { model, adapter, optimizer, window, report } = step;
   if (dropoutStep !== undefined) adapter.dropoutStep = dropoutStep;
   return scope(() => {
     fillInplace(report, 0);
     optimizer.arena.zeroGradients();
-    const saved = window.map((batch, i) => {
-      const bytes = batch.tokens === 0 ? 0 : backward(step, batch, report.view([1], i), checkpointing);
-      adapter.dropoutStep = (adapter.dropoutStep + 1) % 2 ** 32;
-      return bytes;
-    });
+    const first = adapter.dropoutStep;
+    const micros = window.map((batch, i): MicroBatch => ({ batch, loss: report.view([1], i), dropoutStep: (first + i) % 2 ** 32 })).filter(({ batch }) => batch.tokens > 0);
+    const saved = inGroups(micros, microBatchesTogether(model, adapter, window, { checkpointing, layerByLayer })).map((group) => backward(step, group, checkpointing));
+    adapter.dropoutStep = (first + window.length) % 2 ** 32;
     optimizer.step({ losses: report.view([window.length]), clip, lossScale: scaleOf(optimizer), sumSquares: report.view([1], window.length) }, lr);
     return Math.max(...saved);
   });
 }
 
-/** Queues one micro-batch; its gradients are added to the arena's. */
-function backward({ model, optimizer, tokens }: Step, batch: Batch, loss: Tensor, checkpointing: Checkpointing): number {
+interface MicroBatch {
+  readonly batch: Batch;
+  readonly loss: Tensor;
+  readonly dropoutStep: number;
+}
+
+function inGroups<T>(all: readonly T[], size: number): T[][] {
+  return Array.from({ length: Math.ceil(all.length / size) }, (_, i) => all.slice(i * size, (i + 1) * size));
+}
+
+/** Queues micro-batches, layer by layer; their gradients are added to the arena's, the first one's first. */
+function backward({ model, adapter, optimizer, tokens }: Step, micros: readonly MicroBatch[], checkpointing: Checkpointing): number {
   return scope(() => {
     using tape = new Tape();
-    const { targets, ...rows } = uploadBatch(model.device, batch);
-    tape.record(() => tokenLoss(model, model.hidden(rows, checkpointing), { targets, loss, scale: scaleOf(optimizer) / tokens }, 'wanted'));
+    const rows = micros.map(({ batch }) => uploadBatch(model.device, batch));
+    const enter = (i: number): void => void (adapter.dropoutStep = (micros[i] as MicroBatch).dropoutStep);
+    tape.record(() => {
+      const hidden = model.hiddenEach(rows, checkpointing, enter);
+      for (const [i, { loss }] of [...micros.entries()].reverse()) {
+        enter(i);
+        tokenLoss(model, hidden[i] as Tensor, { targets: (rows[i] as UploadedBatch).targets, loss, scale: scaleOf(optimizer) / tokens }, 'wanted');
+      }
+    });
     const { savedBytes } = tape;
-    tape.backward(loss, model.device.empty([1])); // the loss looks at no seed
+    tape.backward(micros.map(({ loss }) => loss), micros.map(() => model.device.empty([1]))); // the loss looks at no seed
     return savedBytes;
   });
 }

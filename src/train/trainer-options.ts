@@ -37,6 +37,8 @@ export interface TrainerOptions {
   readonly clip?: number;
   /** `blocks` holds only the inputs of each block and runs it again on the way back; `none`. */
   readonly checkpointing?: Checkpointing;
+  /** Whether the micro-batches of a step go through each layer together, as {@link TrainStepOptions.layerByLayer} says. */
+  readonly layerByLayer?: boolean;
   /** Held-out data: measured before the first step, every `evalEvery` steps and at the end. */
   readonly evalDataset?: Dataset;
   /** 0: only before and at the end. */
@@ -68,6 +70,7 @@ export interface RunPlan {
   readonly warmup: number;
   readonly clip: number;
   readonly checkpointing: Checkpointing;
+  readonly layerByLayer: boolean | null;
   readonly evalDataset: Dataset | null;
   readonly evalEvery: number;
   readonly out: string | null;
@@ -100,6 +103,7 @@ export function planRun(options: TrainerOptions): RunPlan {
     warmup: options.warmup ?? 0,
     clip: options.clip ?? 0,
     checkpointing: options.checkpointing ?? 'none',
+    layerByLayer: options.layerByLayer ?? null,
     evalDataset: options.evalDataset ?? null,
     evalEvery: options.evalEvery ?? 0,
     out: options.out ?? null,

@@ -1,5 +1,5 @@
 import type { Device } from '../../src/device.ts';
-import type { Model, ModelFacts, TokenBatch } from '../../src/models/model.ts';
+import type { Checkpointing, Model, ModelFacts, TokenBatch } from '../../src/models/model.ts';
 import { Linear } from '../../src/nn/linear.ts';
 import { embedding } from '../../src/ops/embedding.ts';
 import { cast } from '../../src/ops/elementwise.ts';
@@ -46,6 +46,12 @@ export function smallModel(device: Device, { tied = false, dtype = 'f32', order 
   const head = tied ? null : new Linear([{ name: 'lm_head', matrix: matrix(V, C) }], null, order);
   const tiedHead = tied ? device.weight([embed]) : null;
   const block = ({ attention, down }: (typeof blocks)[number], h: Tensor): Tensor => down.forward(gelu(attention.forward(rmsNorm(h, ones, 1e-6)), 'erf'), h);
+  const run = ({ ids }: TokenBatch, checkpointing: Checkpointing, enter: () => void): Tensor => {
+    const layer = (each: (typeof blocks)[number], x: Tensor): Tensor => (enter(), block(each, x));
+    let h = embedding(ids, embed);
+    for (const each of blocks) h = checkpointing === 'none' ? layer(each, h) : checkpoint((x) => layer(each, x), h);
+    return rmsNorm(h, ones, 1e-6);
+  };
   return {
     device,
     facts: { family: 'llama', folder: 'small', layers, tied, outputHead: 'lm_head', vocabSize: V, hiddenSize: C } as ModelFacts,
@@ -53,10 +59,12 @@ export function smallModel(device: Device, { tied = false, dtype = 'f32', order 
     get head() {
       return { weight: (tiedHead ?? head?.weight) as Linear['weight'], linear: head };
     },
-    hidden({ ids }: TokenBatch, checkpointing = 'none'): Tensor {
-      let h = embedding(ids, embed);
-      for (const each of blocks) h = checkpointing === 'none' ? block(each, h) : checkpoint((x) => block(each, x), h);
-      return rmsNorm(h, ones, 1e-6);
+    hidden(batch: TokenBatch, checkpointing = 'none'): Tensor {
+      return run(batch, checkpointing, () => undefined);
+    },
+    hiddenEach(batches, checkpointing, enter): Tensor[] {
+      const lastFirst = batches.map((batch, i) => [batch, i] as const).reverse();
+      return lastFirst.map(([batch, i]) => run(batch, checkpointing, () => enter(i))).reverse();
     },
     logits: (hidden) => (head as Linear).forward(hidden),
     newCache: () => fail(),

@@ -22,7 +22,7 @@ const cases: [string, string | string[], Checkpointing][] = [
 ];
 
 /** The estimate of a step as a share of what the step took. */
-async function shareOfPeak(device: Device, family: string, targets: string | string[], checkpointing: Checkpointing): Promise<number> {
+async function shareOfPeak(device: Device, family: string, targets: string | string[], checkpointing: Checkpointing, together = 1): Promise<number> {
   using model = disposing(await loadModel(goldenPath('families', family), { device }));
   const rows = Array.from({ length: 12 }, () => Int32Array.from({ length: 32 }, (_, i) => 3 + ((7 * i) % 90)));
   const batch = makeBatch(rows.map((inputIds) => ({ inputIds, labels: inputIds })));
@@ -30,9 +30,9 @@ async function shareOfPeak(device: Device, family: string, targets: string | str
   using adapter = attachLora(model, { rank: 4, targets });
   using optimizer = new AdamW(adapter.parameters(), { lr: 1e-3 });
   device.resetPeak();
-  await trainStep(model, optimizer, batch, { checkpointing });
+  await trainStep(model, optimizer, Array.from({ length: together }, () => batch), { checkpointing, layerByLayer: together > 1 });
   const peak = device.stats().peakBytes - before;
-  return estimateMemory(model, adapter, { tokens: batch.inputIds.length, checkpointing }).total / peak;
+  return estimateMemory(model, adapter, { tokens: batch.inputIds.length, checkpointing, together }).total / peak;
 }
 
 const disposing = (model: Model): Model & Disposable => Object.assign(model, { [Symbol.dispose]: () => model.dispose() });
@@ -40,6 +40,12 @@ const disposing = (model: Model): Model & Disposable => Object.assign(model, { [
 describe('memory estimate', () => {
   test.each(cases)('%s, %s, checkpointing %s: between the peak and a quarter above', async (family, targets, checkpointing) => {
     const share = await shareOfPeak(cpu.device, family, targets, checkpointing);
+    expect(share).toBeGreaterThan(0.95);
+    expect(share).toBeLessThan(1.25);
+  });
+
+  test.each(cases)('of three micro-batches that go through the layers together: %s, %s, checkpointing %s', async (family, targets, checkpointing) => {
+    const share = await shareOfPeak(cpu.device, family, targets, checkpointing, 3);
     expect(share).toBeGreaterThan(0.95);
     expect(share).toBeLessThan(1.25);
   });
