@@ -12,6 +12,8 @@ export interface DeviceInfo {
   readonly memory: number;
   /** Bytes of it that nobody had when the device was opened; 0 where that isn't known (CPU). */
   readonly freeMemory: number;
+  /** Bytes of it that frozen weights share in turns, as was asked for or as the first model needed it; 0: all weights stay. */
+  readonly weightMemory: number;
   readonly threads: number;
   /** In force; `highest` where `medium` was asked for but would gain nothing. */
   readonly matmulPrecision: MatmulPrecision;
@@ -45,10 +47,11 @@ export interface DeviceOptions {
   readonly activations?: ActivationDtype;
   /**
    * Bytes that frozen weights may take of the device's memory (on the CPU: of the system's). Where they don't all fit they stay in their
-   * files, and each is brought before its turn. Default: `LOWRANK_WEIGHT_MEMORY`, else on a GPU all must fit, on the CPU what memory
-   * there is. Results don't depend on it.
+   * files, and each is brought before its turn. `auto` (the default, where `LOWRANK_WEIGHT_MEMORY` says nothing): on a GPU what the work
+   * leaves free where the first model that is loaded doesn't fit beside it, on the CPU what memory there is. `all`: all weights must fit.
+   * `info.weightMemory` tells what was chosen. Results don't depend on it.
    */
-  readonly weightMemory?: number;
+  readonly weightMemory?: number | 'auto' | 'all';
 }
 
 /** What a device holds and has done. */
@@ -136,17 +139,24 @@ export class MappedFile {
 /** An opened device with its stream. Ops run in the order they were called in; nothing waits but `fence` and reads. */
 export class Device {
   readonly id: number;
-  readonly info: DeviceInfo;
   /** What `auto` passed over, in words; empty when nothing was. */
   readonly note: string;
+  /** @internal Whether the first model may choose how much memory weights share. */
+  readonly choosesWeightMemory: boolean;
+  #info: DeviceInfo;
   #closed = false;
 
   /** @internal Use {@link openDevice}. @throws LowrankError ERR_ARGUMENT for activations that the backend doesn't take */
-  constructor(id: number, note: string, activations?: ActivationDtype) {
+  constructor(id: number, note: string, activations?: ActivationDtype, choosesWeightMemory = false) {
     this.id = id;
     const info = addon().info(id);
-    this.info = { ...info, matmulPrecision: matmulPrecisions[info.matmulPrecision] ?? 'highest', activations: chosenActivations(info, activations) };
+    this.#info = { ...info, matmulPrecision: matmulPrecisions[info.matmulPrecision] ?? 'highest', activations: chosenActivations(info, activations) };
+    this.choosesWeightMemory = choosesWeightMemory && info.kind !== 'cpu' && info.weightMemory === 0;
     this.note = note;
+  }
+  /** What it is, and how it is used. */
+  get info(): DeviceInfo {
+    return this.#info;
   }
   get kind(): string {
     return this.info.kind;
@@ -219,6 +229,17 @@ export class Device {
     this.#check();
     return addon().weightRoom(this.id) || Infinity;
   }
+  /** @internal Bytes of device memory that could be taken now. */
+  freeBytes(): number {
+    const { reservedBytes, liveBytes } = this.stats();
+    return addon().info(this.id).freeMemory + reservedBytes - liveBytes;
+  }
+  /** @internal Weights that are made from now on share so many bytes in turns, unless some do so already. */
+  chooseWeightMemory(bytes: number): void {
+    this.#check();
+    addon().chooseWeightMemory(this.id, bytes);
+    this.#info = { ...this.#info, weightMemory: addon().info(this.id).weightMemory };
+  }
   /** Starts `stats().peakBytes` anew. */
   resetPeak(): void {
     this.#check();
@@ -271,18 +292,26 @@ function openBest(options: DeviceOptions): Device {
   return count > 0 ? open('cuda', 0, options) : open('cpu', 0, options, why);
 }
 
-function open(kind: string, index: number, { threads = 0, matmulPrecision = 'highest', activations, weightMemory = 0 }: DeviceOptions, note = ''): Device {
+function open(kind: string, index: number, { threads = 0, matmulPrecision = 'highest', activations, weightMemory }: DeviceOptions, note = ''): Device {
   if (!Number.isInteger(threads) || threads < 0 || threads > 1024) throw new LowrankError('ERR_ARGUMENT', `device: threads must be a whole number from 1 to 1024 (found ${threads})`);
-  if (!Number.isSafeInteger(weightMemory) || weightMemory < 0) throw new LowrankError('ERR_ARGUMENT', `device: weightMemory must be a number of bytes (found ${weightMemory})`);
+  const memory = weightMemoryOf(weightMemory);
   const precision = matmulPrecisions.indexOf(matmulPrecision);
   if (precision < 0) throw new LowrankError('ERR_ARGUMENT', `device: matmulPrecision must be ${matmulPrecisions.join(' or ')} (found ${matmulPrecision})`);
-  const id = guarded(() => addon().open(kind, index, threads, precision, weightMemory));
+  const id = guarded(() => addon().open(kind, index, threads, precision, memory.bytes));
   try {
-    return new Device(id, note, activations);
+    return new Device(id, note, activations, memory.auto);
   } catch (error) {
     addon().close(id);
     throw error;
   }
+}
+
+/** As the addon takes it: 0 is what the environment says, -1 none whatever it says. */
+function weightMemoryOf(wanted: DeviceOptions['weightMemory']): { bytes: number; auto: boolean } {
+  if (wanted === undefined) return { bytes: 0, auto: ['', 'auto'].includes(process.env['LOWRANK_WEIGHT_MEMORY'] ?? '') };
+  if (wanted === 'auto' || wanted === 'all') return { bytes: -1, auto: wanted === 'auto' };
+  if (Number.isSafeInteger(wanted) && wanted >= 0) return { bytes: wanted, auto: false };
+  throw new LowrankError('ERR_ARGUMENT', `device: weightMemory must be a number of bytes, auto or all (found ${String(wanted)})`);
 }
 
 /** The dtype that is wanted, if the backend takes it; else the default of its kind. `taken`: bit i is dtype i. */

@@ -13,10 +13,11 @@ export interface Addon {
   probe(kind: string): { count: number; why: string };
   open(kind: string, index: number, threads: number, matmulPrecision: number, weightMemory: number): number;
   close(device: number): void;
-  info(device: number): { kind: string; name: string; kernels: string; memory: number; freeMemory: number; products: string; threads: number; matmulPrecision: number; activations: number };
+  info(device: number): { kind: string; name: string; kernels: string; memory: number; freeMemory: number; weightMemory: number; products: string; threads: number; matmulPrecision: number; activations: number };
   fence(device: number): Promise<void>;
   stats(device: number): { tensors: number; liveBytes: number; peakBytes: number; reservedBytes: number; ops: number };
   weightRoom(device: number): number;
+  chooseWeightMemory(device: number, bytes: number): void;
   resetPeak(device: number): void;
   alloc(device: number, dtype: number, ...dims: number[]): Handle;
   allocBordered(device: number, dtype: number, ...dims: number[]): Handle;

@@ -24,7 +24,7 @@ MatmulPrecision precision_argument(const Napi::CallbackInfo& info, size_t i) {
 Napi::Value open(const Napi::CallbackInfo& info) {
   Failure failure{};
   const double weight_memory = number_argument(info, 4);
-  if (!(weight_memory >= 0 && weight_memory <= 9007199254740992.0)) fail(info.Env(), "ERR_ARGUMENT", "open: memory for weights must be a number of bytes");
+  if (!(weight_memory >= -1 && weight_memory <= 9007199254740992.0)) fail(info.Env(), "ERR_ARGUMENT", "open: memory for weights must be a number of bytes");
   const DeviceOptions options = {index_argument(info, 1), index_argument(info, 2), precision_argument(info, 3), nullptr, static_cast<int64_t>(weight_memory), 0};
   const int32_t id = environment_of(info).open_device(text_argument(info, 0).c_str(), options, failure);
   if (id < 0) fail(info.Env(), failure.code, failure.text);
@@ -37,7 +37,7 @@ Napi::Value close(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value describe(const Napi::CallbackInfo& info) {
-  const Device& device = device_argument(info, 0);
+  Device& device = device_argument(info, 0);
   const DeviceInfo facts = device.info();
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("kind", device.backend().kind);
@@ -45,6 +45,7 @@ Napi::Value describe(const Napi::CallbackInfo& info) {
   result.Set("kernels", facts.kernels);
   result.Set("memory", static_cast<double>(facts.memory));
   result.Set("freeMemory", static_cast<double>(facts.free_memory));
+  result.Set("weightMemory", static_cast<double>(device.weight_slots().bytes()));
   result.Set("products", facts.products);
   result.Set("threads", facts.threads);
   result.Set("matmulPrecision", static_cast<double>(facts.matmul_precision));
@@ -78,6 +79,13 @@ Napi::Value weight_room(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(room));
 }
 
+// chooseWeightMemory(device, bytes): for weights that are made from now on. Those that take turns already stay where they do.
+Napi::Value choose_weight_memory(const Napi::CallbackInfo& info) {
+  WeightSlots& slots = device_argument(info, 0).weight_slots();
+  if (!slots.opened()) slots.choose(static_cast<int64_t>(number_argument(info, 1)));
+  return info.Env().Undefined();
+}
+
 Napi::Value reset_peak(const Napi::CallbackInfo& info) {
   device_argument(info, 0).pool().reset_peak();
   return info.Env().Undefined();
@@ -93,6 +101,7 @@ void add_devices(Napi::Env, Napi::Object exports, Environment& environment) {
   add_method(exports, "fence", fence, environment);
   add_method(exports, "stats", stats, environment);
   add_method(exports, "weightRoom", weight_room, environment);
+  add_method(exports, "chooseWeightMemory", choose_weight_memory, environment);
   add_method(exports, "resetPeak", reset_peak, environment);
 }
 

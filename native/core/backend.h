@@ -19,7 +19,7 @@ struct DeviceOptions {
   int32_t threads;  // of the pool (CPU); 0: LOWRANK_THREADS, else one for each processor
   MatmulPrecision matmul_precision;
   void* stream;     // CUDA: the cudaStream_t of the caller that work is queued on; nullptr: one of its own
-  int64_t weight_memory;  // bytes that frozen weights may take, in turns where they don't all fit; 0: what there is
+  int64_t weight_memory;  // bytes that frozen weights may take, in turns where they don't all fit; 0: LOWRANK_WEIGHT_MEMORY, else what there is; -1: what there is
   int32_t guest;    // 1: called on threads of somebody else's, who find the same CUDA device current behind each call as before it
 };
 

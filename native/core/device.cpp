@@ -11,7 +11,7 @@ namespace {
 
 int64_t weight_memory_of(const DeviceOptions& options) {
   const char* chosen = getenv("LOWRANK_WEIGHT_MEMORY");
-  return options.weight_memory > 0 || chosen == nullptr ? options.weight_memory : std::max<int64_t>(0, atoll(chosen));
+  return options.weight_memory != 0 || chosen == nullptr ? std::max<int64_t>(0, options.weight_memory) : std::max<int64_t>(0, atoll(chosen));
 }
 
 }  // namespace

@@ -40,6 +40,7 @@ class WeightSlots : public Destination {
 
   // The owner's thread. `memory`: where they are put, of so many bytes, from now on.
   int64_t bytes() const { return bytes_; }
+  void choose(int64_t bytes) { bytes_ = bytes; }  // before the first weight
   bool opened() const { return opened_; }
   void open(void* memory);
   std::shared_ptr<PagedWeight> add(FrozenWeight frozen);  // nullptr: no memory

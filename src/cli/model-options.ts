@@ -1,6 +1,6 @@
 import { Option, type Command } from 'commander';
 import { type ActivationDtype, activationDtypes, type MatmulPrecision, matmulPrecisions } from '../device.ts';
-import { byteCount } from './usage.ts';
+import { weightMemory } from './usage.ts';
 
 /** Flags of every verb that runs a model. */
 export interface ModelFlags {
@@ -10,7 +10,7 @@ export interface ModelFlags {
   readonly matmulPrecision?: MatmulPrecision;
   readonly activations?: ActivationDtype;
   readonly weights?: 'f16' | 'bf16' | 'f32';
-  readonly weightMemory?: number;
+  readonly weightMemory?: number | 'auto' | 'all';
 }
 
 export function addModelOptions(command: Command): Command {
@@ -21,7 +21,7 @@ export function addModelOptions(command: Command): Command {
     .addOption(new Option('--matmul-precision <kind>', 'medium: frozen products in bf16 where the processor has it (default: highest)').choices(matmulPrecisions))
     .addOption(new Option('--activations <dtype>', 'what activations are stored in (default: bf16 on cuda, f32 on cpu, which has nothing else)').choices(activationDtypes))
     .addOption(new Option('--weights <dtype>', 'dtype of the frozen weights (default: as stored)').choices(['f16', 'bf16', 'f32']))
-    .option('--weight-memory <bytes>', weightMemoryText, byteCount);
+    .option('--weight-memory <bytes>', weightMemoryText, weightMemory);
 }
 
-export const weightMemoryText = 'memory that frozen weights may take, as 900M or 5.5G; what does not fit is brought in turns (default: what there is)';
+export const weightMemoryText = 'memory that frozen weights may take, as 900M or 5.5G; what does not fit is brought in turns; all: they must all fit (default: auto, what the work leaves free)';

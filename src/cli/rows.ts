@@ -7,7 +7,7 @@ import type { Session } from './session.ts';
 const usualLength = 512;
 
 /** `--seq-length`, or what the model takes of the usual length. @throws LowrankError ERR_ARGUMENT */
-export function rowLength(asked: number | undefined, { facts: { maxPositions } }: Model): number {
+export function rowLength(asked: number | undefined, { facts: { maxPositions } }: Pick<Model, 'facts'>): number {
   if (asked === undefined) return Math.min(usualLength, maxPositions);
   if (asked <= maxPositions) return asked;
   throw new LowrankError('ERR_ARGUMENT', `--seq-length: must be at most ${maxPositions}, the model's positions (it is ${asked})`);

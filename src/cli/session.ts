@@ -4,7 +4,8 @@ import { loadTokenizer, type Tokenizer } from '../data/tokenizer.ts';
 import { type ActivationDtype, openDevice, type Device, type MatmulPrecision } from '../device.ts';
 import { LowrankError } from '../error.ts';
 import { loadModel } from '../models/load.ts';
-import type { Model } from '../models/model.ts';
+import type { Model, ModelFacts } from '../models/model.ts';
+import { bytes } from './format.ts';
 
 export interface SessionOptions {
   readonly model: string;
@@ -12,7 +13,9 @@ export interface SessionOptions {
   readonly matmulPrecision?: MatmulPrecision | undefined;
   readonly activations?: ActivationDtype | undefined;
   readonly weights?: 'f16' | 'bf16' | 'f32' | undefined;
-  readonly weightMemory?: number | undefined;
+  readonly weightMemory?: number | 'auto' | 'all' | undefined;
+  /** Bytes that the verb's work needs beside the weights. */
+  readonly reserve?: ((facts: ModelFacts, device: Device) => number) | undefined;
 }
 
 /** A device with a model on it, and the model's tokenizer if it has one. */
@@ -24,12 +27,14 @@ export interface Session {
 }
 
 /** Opens what most verbs need. @throws LowrankError */
-export async function openSession({ model: folder, device: name, weights, matmulPrecision, activations, weightMemory }: SessionOptions): Promise<Session> {
+export async function openSession({ model: folder, device: name, weights, matmulPrecision, activations, weightMemory, reserve }: SessionOptions): Promise<Session> {
   if (!existsSync(folder)) throw new LowrankError('ERR_FILE', `${folder}: must be a Hugging Face model folder (not found)`);
   const tokenizer = await tokenizerOf(folder);
   const device = await openDevice(name, given({ matmulPrecision, activations, weightMemory }));
   try {
-    const model = await loadModel(folder, { device, ...given({ weights }) });
+    const model = await loadModel(folder, { device, ...given({ weights, reserve: reserve && ((facts: ModelFacts) => reserve(facts, device)) }) });
+    const turns = device.choosesWeightMemory ? device.info.weightMemory : 0;
+    if (turns > 0) process.stderr.write(`not all weights fit in the ${bytes(device.info.freeMemory)} that are free: they take turns in ${bytes(turns)} (--weight-memory says otherwise)\n`);
     return {
       device,
       model,

@@ -2,7 +2,7 @@ import { Option, type Command } from 'commander';
 import { type ActivationDtype, activationDtypes, type MatmulPrecision, matmulPrecisions } from '../device.ts';
 import { scheduleKinds, type ScheduleKind } from '../optim/schedule.ts';
 import { weightMemoryText } from './model-options.ts';
-import { betaPair, byteCount, number, refuseTogether, requireFlags, targetList, UsageError, wholeNumber } from './usage.ts';
+import { betaPair, weightMemory, number, refuseTogether, requireFlags, targetList, UsageError, wholeNumber } from './usage.ts';
 
 /** `lowrank train`'s flags as they were typed; what has a default is always there. */
 export interface TrainFlags {
@@ -35,7 +35,7 @@ export interface TrainFlags {
   readonly matmulPrecision?: MatmulPrecision;
   readonly activations?: ActivationDtype;
   readonly weights?: 'f16' | 'bf16' | 'f32';
-  readonly weightMemory?: number;
+  readonly weightMemory?: number | 'auto' | 'all';
   readonly checkpointing: 'none' | 'blocks';
   readonly eval?: string;
   readonly evalEvery?: number;
@@ -85,7 +85,7 @@ export function addTrainOptions(command: Command): Command {
   command
     .option('--device <name>', 'cpu, cuda, cuda:N or auto', 'auto')
     .addOption(choice('--weights <dtype>', 'dtype of the frozen weights (default: as stored)', ['f16', 'bf16', 'f32']))
-    .option('--weight-memory <bytes>', weightMemoryText, byteCount)
+    .option('--weight-memory <bytes>', weightMemoryText, weightMemory)
     .addOption(choice('--matmul-precision <kind>', 'medium: frozen products in bf16 where the processor has it (default: highest)', matmulPrecisions))
     .addOption(choice('--activations <dtype>', 'what activations are stored in (default: bf16 on cuda, f32 on cpu, which has nothing else)', activationDtypes))
     .addOption(choice('--checkpointing <kind>', 'blocks: hold less and compute more', ['none', 'blocks']).default('none'));

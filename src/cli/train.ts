@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import type { Command } from 'commander';
 import type { Dataset } from '../data/dataset.ts';
+import type { Device } from '../device.ts';
 import { LowrankError } from '../error.ts';
 import { attachLora } from '../lora/attach.ts';
 import type { Adapter } from '../lora/adapter.ts';
@@ -9,6 +10,8 @@ import { loadAdapter } from '../lora/load.ts';
 import { AdamW } from '../optim/adamw.ts';
 import type { Optimizer } from '../optim/optimizer.ts';
 import { Sgd } from '../optim/sgd.ts';
+import type { ModelFacts } from '../models/model.ts';
+import { memoryBeforehand } from '../train/memory-estimate.ts';
 import { openRunLog, stepLine, type RunLog } from '../train/run-log.ts';
 import type { EndEvent } from '../train/run-events.ts';
 import { Trainer } from '../train/trainer.ts';
@@ -28,7 +31,7 @@ export function addTrain(program: Command): void {
 async function train(flags: TrainFlags): Promise<void> {
   checkTrainFlags(flags);
   const say = (text: string): void => void process.stderr.write(`${text}\n`);
-  await using session = await openSession(flags);
+  await using session = await openSession({ ...flags, reserve: (facts, device) => reserveOf(flags, facts, device) });
   const maxLength = rowLength(flags.seqLength, session.model);
   const dataset = await readRows(flags.data, session, maxLength);
   const evalDataset = flags.eval === undefined ? null : await readRows(flags.eval, session, maxLength);
@@ -47,6 +50,12 @@ async function train(flags: TrainFlags): Promise<void> {
     optimizer.dispose();
     adapter.dispose();
   }
+}
+
+/** What training will take beside the weights; an adapter that is loaded may have any rank. */
+function reserveOf({ adapter, rank = adapter === undefined ? 8 : 64, batchSize, seqLength, checkpointing }: TrainFlags, facts: ModelFacts, { info }: Device): number {
+  const tokens = batchSize * rowLength(seqLength, { facts });
+  return 1.1 * memoryBeforehand(facts, info.activations, rank, { tokens, checkpointing });
 }
 
 async function adapterOf(flags: TrainFlags, { model }: Session): Promise<Adapter> {

@@ -20,6 +20,11 @@ export function byteCount(text: string): number {
   throw new InvalidArgumentError('It must be a number of bytes, as 6000000000, 900M or 5.5G.');
 }
 
+/** `auto`, `all`, or a number of bytes. */
+export function weightMemory(text: string): number | 'auto' | 'all' {
+  return text === 'auto' || text === 'all' ? text : byteCount(text);
+}
+
 /** A number within bounds; `above` leaves the bound itself out. */
 export function number(bounds: { least?: number; above?: number; below?: number; most?: number }): (text: string) => number {
   const { least, above, below, most } = bounds;

@@ -8,6 +8,7 @@ import type { Family, FamilyParts, FamilyShape } from './family.ts';
 import { gpt2 } from './gpt2.ts';
 import { llama } from './llama.ts';
 import type { Model, ModelFacts } from './model.ts';
+import { chooseWeightMemory } from './weight-memory.ts';
 import { type WeightDtype, WeightPlan } from './weights.ts';
 
 const families: readonly Family[] = [llama, gpt2];
@@ -20,6 +21,11 @@ export interface LoadOptions {
   readonly device: Device;
   /** Converts the weights where the files have another dtype; without it they stay as stored, in the mapped files. */
   readonly weights?: WeightDtype;
+  /**
+   * Bytes of the device's memory that training or whatever comes next will need beside the weights, for a device that chooses by it whether
+   * weights take turns (`weightMemory: 'auto'`). Default: a quarter of what is free.
+   */
+  readonly reserve?: number | ((facts: ModelFacts) => number);
 }
 
 /**
@@ -37,7 +43,7 @@ export interface LoadOptions {
  * model.dispose();
  * ```
  */
-export async function loadModel(folder: string, { device, weights: dtype }: LoadOptions): Promise<Model> {
+export async function loadModel(folder: string, { device, weights: dtype, reserve }: LoadOptions): Promise<Model> {
   if (dtype !== undefined && !['f16', 'bf16', 'f32'].includes(dtype)) {
     throw new LowrankError('ERR_ARGUMENT', `loadModel: weights must be f16, bf16 or f32 (found ${String(dtype)})`);
   }
@@ -47,7 +53,12 @@ export async function loadModel(folder: string, { device, weights: dtype }: Load
   config.finish();
   const weights = new WeightPlan({ device, shards: await openShards(folder), prefix: family.prefix, dtype: dtype ?? null });
   const make = plan(weights);
-  const model = weights.build(() => assemble(device, make(), (own) => factsOf({ folder, type, shape, config, parameters: weights.parameters, dtype: own })));
+  const factsWith = (own: string): ModelFacts => factsOf({ folder, type, shape, config, parameters: weights.parameters, dtype: own });
+  const model = weights.build(() => {
+    const bytes = typeof reserve === 'function' ? reserve(factsWith(weights.linearDtype ?? 'f32')) : reserve;
+    if (!weights.converts) chooseWeightMemory(device, weights.needs(shape.tied ? { rows: shape.vocabSize, cols: shape.hiddenSize } : null), bytes);
+    return assemble(device, make(), factsWith);
+  });
   try {
     await device.fence();
   } catch (error) {

@@ -7,6 +7,7 @@ import { Linear } from '../nn/linear.ts';
 import { cast, fillInplace } from '../ops/elementwise.ts';
 import { keep, scope } from '../scope.ts';
 import type { DType, Tensor } from '../tensor.ts';
+import { placedBytes, type WeightNeeds } from './weight-memory.ts';
 
 /** What frozen weights can be held in. */
 export type WeightDtype = 'f16' | 'bf16' | 'f32';
@@ -47,6 +48,12 @@ export interface PlanSource {
 export class WeightPlan {
   /** Numbers in all that were asked for. */
   parameters = 0;
+  /** dtype of the first linear layer. */
+  linearDtype: WeightDtype | null = null;
+  /** Whether some are converted: those are made on the device, and stay there. */
+  converts = false;
+  readonly #matrices: number[] = [];
+  #tables = 0;
   readonly #source: PlanSource;
   readonly #faults: string[] = [];
   readonly #used = new Set<string>();
@@ -65,6 +72,7 @@ export class WeightPlan {
   /** An embedding table, in the dtype of the weights. */
   table(name: string, rows: number, cols: number): Planned<Tensor> {
     const found = this.#find(name, [rows, cols]);
+    this.#tables += rows * cols * bytesOf(this.#dtypeOf(found));
     return () => this.#matrix(found as ShardedTensor);
   }
   /** A frozen linear layer over matrices of the file. */
@@ -72,12 +80,27 @@ export class WeightPlan {
     const found = parts.map(({ name, out }) => this.#find(`${name}.weight`, order === 'out_in' ? [out, width] : [width, out]));
     this.#checkOneDtype(parts, found);
     const biases = bias === 'none' ? null : this.#findBiases(parts);
+    this.linearDtype ??= this.#dtypeOf(found[0] ?? null);
+    this.converts ||= found.some((each) => each !== null && dtypeOf[each.dtype] !== this.#dtypeOf(each));
+    this.#matrices.push(this.#placed(parts.reduce((sum, { out }) => sum + out, 0), width, found[0] ?? null, order));
     return () => {
       const matrices = parts.map(({ name }, i) => ({ name, matrix: this.#matrix(found[i] as ShardedTensor) }));
       const made = new Linear(matrices, biases === null ? null : this.#joined(parts, biases), order);
       this.#linears.push(made);
       return made;
     };
+  }
+  /** What the weights take on the device. `tied`: the table of so many rows is the output head, too. */
+  needs(tied: { readonly rows: number; readonly cols: number } | null): WeightNeeds {
+    const head = tied === null ? [] : [this.#placed(tied.rows, tied.cols, null, 'out_in')];
+    const { activations } = this.#source.device.info;
+    return { matrices: [...this.#matrices, ...head], tables: this.#tables, headIsTable: tied !== null && (activations === 'f32' || activations === this.linearDtype) };
+  }
+  #placed(out: number, width: number, found: ShardedTensor | null, order: WeightOrder): number {
+    return placedBytes(out, width, { order, dtype: this.#dtypeOf(found) ?? this.linearDtype ?? 'f32', activations: this.#source.device.info.activations });
+  }
+  #dtypeOf(found: ShardedTensor | null): WeightDtype | null {
+    return this.#source.dtype ?? (found === null ? null : (dtypeOf[found.dtype] ?? null));
   }
   /** @throws LowrankError ERR_FORMAT with everything that was asked for and isn't there as it should be */
   check(): void {
@@ -174,6 +197,10 @@ export class WeightPlan {
     });
     return joined;
   }
+}
+
+function bytesOf(dtype: WeightDtype | null): number {
+  return dtype === 'f16' || dtype === 'bf16' ? 2 : 4;
 }
 
 /** `a`, `a.b` and `a.b.c` of `a.b.c.d`. */

@@ -1,7 +1,7 @@
 import type { ActivationDtype } from '../device.ts';
 import type { Adapter } from '../lora/adapter.ts';
 import type { LoraSite } from '../lora/layout.ts';
-import type { Checkpointing, Model } from '../models/model.ts';
+import type { Checkpointing, Model, ModelFacts } from '../models/model.ts';
 
 /** What a run holds, in bytes. */
 export interface MemoryEstimate {
@@ -53,6 +53,18 @@ export function estimateMemory(model: Model, adapter: Adapter, { tokens, checkpo
   const working = tokens * (row(C) + row(gated) + (checkpointing === 'none' ? 0 : block));
   const own = 16 * adapter.parameters().size;
   return { weights: weightBytes(model), adapter: own, activations, working, total: own + activations + working };
+}
+
+/** An upper bound of `total` before a model is loaded: with gated blocks, all of their projections adapted at `rank`. */
+export function memoryBeforehand(facts: ModelFacts, dtype: ActivationDtype, rank: number, { tokens, checkpointing, together = 1 }: RunSize): number {
+  const { hiddenSize: C, intermediateSize: F, layers, heads, kvHeads, headSize } = facts;
+  const [queries, keys] = [heads * headSize, kvHeads * headSize];
+  const row = rowBytes(dtype);
+  const block = 4 * row(C) + row(queries + 2 * keys) + row(queries) + row(2 * F) + row(F) + 4 * (2 + heads + 7 * rank);
+  const kept = layers * (checkpointing === 'none' ? block : row(C)) + 2 * row(C);
+  const working = row(C) + row(2 * F) + (checkpointing === 'none' ? 0 : block);
+  const own = 16 * rank * layers * (2 * (C + queries) + 2 * (C + keys) + 3 * (C + F));
+  return own + tokens * (together * kept + working);
 }
 
 function isGated({ linears }: Model): boolean {

@@ -5,7 +5,7 @@ import { type Device, openDevice, probeDevices } from '../../src/device.ts';
 import { loadModel } from '../../src/models/load.ts';
 import type { Checkpointing, Model } from '../../src/models/model.ts';
 import { AdamW } from '../../src/optim/adamw.ts';
-import { estimateMemory } from '../../src/train/memory-estimate.ts';
+import { estimateMemory, memoryBeforehand } from '../../src/train/memory-estimate.ts';
 import { trainStep } from '../../src/train/step.ts';
 import { goldenPath } from '../golden/read.ts';
 import { onCpu } from '../on-cpu.ts';
@@ -42,6 +42,17 @@ describe('memory estimate', () => {
     const share = await shareOfPeak(cpu.device, family, targets, checkpointing);
     expect(share).toBeGreaterThan(0.95);
     expect(share).toBeLessThan(1.25);
+  });
+
+  test.each(['llama_tied', 'llama_untied', 'gpt2'])('beforehand it is known within a factor of two: %s', async (family) => {
+    using model = disposing(await loadModel(goldenPath('families', family), { device: cpu.device }));
+    using adapter = attachLora(model, { rank: 4, targets: 'all-linear' });
+    for (const checkpointing of ['none', 'blocks'] as const) {
+      const size = { tokens: 384, checkpointing, together: 2 };
+      const share = memoryBeforehand(model.facts, 'f32', 4, size) / estimateMemory(model, adapter, size).total;
+      expect(share).toBeGreaterThanOrEqual(1);
+      expect(share).toBeLessThan(2);
+    }
   });
 
   test.each(cases)('of three micro-batches that go through the layers together: %s, %s, checkpointing %s', async (family, targets, checkpointing) => {

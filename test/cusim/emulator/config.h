@@ -12,6 +12,7 @@ struct Config {
   uint64_t seed = 1;  // LOWRANK_CUSIM_SEED in the environment, when a stream is made
   Order order = Order::random;
   CopyArrival copies = CopyArrival::at_wait;
+  size_t device_bytes = size_t{16} << 30;  // of each device; LOWRANK_CUSIM_MEMORY in the environment, when a stream is made
   size_t shared_limit = 232448;  // bytes a block may have: sm_90's 227 KiB; sm_86 and sm_89 have 101376
 };
 

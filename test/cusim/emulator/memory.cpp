@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "checker.h"
+#include "config.h"
 #include "fiber.h"
 #include "kernel.h"
 #include "report.h"
@@ -18,7 +19,7 @@ SharedMemory shared_memory;
 
 namespace {
 
-constexpr size_t kDeviceBytes = size_t{16} << 30, kSharedBytes = 1 << 20;
+constexpr size_t kAddresses = size_t{16} << 30, kSharedBytes = 1 << 20;
 constexpr int kPoison = 0xff;  // NaN in f32, f16 and bf16
 
 size_t round_up(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
@@ -44,9 +45,9 @@ Space make_space(size_t bytes, int protection) {
 unsigned char* Allocation::pages() const { return begin + round_up(bytes, bytes < 256 ? 16 : 256) - mapped; }
 
 unsigned char* DeviceMemory::take_pages(size_t bytes) {
-  if (space_.base == nullptr) space_ = make_space(kDeviceBytes, PROT_NONE);
+  if (space_.base == nullptr) space_ = make_space(kAddresses, PROT_NONE);
   const size_t with_guard = bytes + kPage;
-  if (next_ + with_guard <= kDeviceBytes) return space_.base + std::exchange(next_, next_ + with_guard);
+  if (next_ + with_guard <= kAddresses) return space_.base + std::exchange(next_, next_ + with_guard);
   const auto old = free_pages_.find(bytes);
   if (old == free_pages_.end()) return nullptr;
   unsigned char* pages = old->second;
@@ -57,6 +58,7 @@ unsigned char* DeviceMemory::take_pages(size_t bytes) {
 void* DeviceMemory::allocate(size_t bytes, const char* name, int device) {
   const std::lock_guard lock(mutex_);
   const size_t body = round_up(bytes, bytes < 256 ? 16 : 256), mapped = std::max(kPage, round_up(body, kPage));
+  if (used_[device] + mapped > config.device_bytes) return nullptr;
   unsigned char* pages = take_pages(mapped);
   if (pages == nullptr) return nullptr;
   mprotect(pages, mapped, PROT_READ | PROT_WRITE);
@@ -137,11 +139,11 @@ void DeviceMemory::copy_out(void* to, const void* from, size_t bytes) const {
   if (gap != nullptr) throw Error(format("cusim: copy to the host: nobody wrote byte %td of %zu", static_cast<const uint8_t*>(gap) - written, bytes));
 }
 
-size_t DeviceMemory::total_bytes() const { return kDeviceBytes; }
+size_t DeviceMemory::total_bytes() const { return config.device_bytes; }
 
 size_t DeviceMemory::free_bytes(int device) const {
   const std::lock_guard lock(mutex_);
-  return kDeviceBytes - used_[device];
+  return config.device_bytes - std::min(config.device_bytes, used_[device]);
 }
 
 void SharedMemory::configure(size_t bytes) {

@@ -37,9 +37,10 @@ cudaError_t guarded(cudaError_t error, const Body& body) {
 }
 
 // When a stream is made, because then no other thread can be changing the environment.
-void read_seed() {
-  const char* seed = std::getenv("LOWRANK_CUSIM_SEED");
+void read_environment() {
+  const char *seed = std::getenv("LOWRANK_CUSIM_SEED"), *bytes = std::getenv("LOWRANK_CUSIM_MEMORY");
   if (seed != nullptr) config.seed = std::strtoull(seed, nullptr, 10);
+  config.device_bytes = bytes != nullptr ? std::strtoull(bytes, nullptr, 10) : Config{}.device_bytes;
 }
 
 }  // namespace
@@ -167,7 +168,7 @@ cudaError_t cudaMemset2DAsync(void* memory, size_t pitch, int byte, size_t width
 cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t stream) { return cudaMemset2DAsync(memory, bytes, byte, bytes, 1, stream); }
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  cusim::read_seed();
+  cusim::read_environment();
   return *stream = cusim::streams.create(cusim::current_device), cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return cusim::streams.destroy(stream), cudaSuccess; }
