@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type Device, openDevice, probeDevices } from '../../src/device.ts';
 import { launch } from '../../src/kernel.ts';
+import { kernelTable, readKernels } from '../../scripts/cuda-kernels.ts';
 
 const { count, why } = probeDevices('cusim');
 if (count === 0) console.warn(`the emulator's plugin: not tested (${why.split(':')[0]})`);
@@ -74,6 +75,16 @@ describe.skipIf(!hasTools)('the CUDA plugin', () => {
     expect(exported).toEqual(['lowrank_backend']);
     const needed = [...run('readelf', '-d', cudaPlugin).matchAll(/\(NEEDED\).*\[(.+?)\]/g)].map((match) => match[1] as string);
     expect(needed.filter((name) => !/^(libc|libm|libstdc\+\+|libgcc_s|libpthread|libdl|librt|ld-linux[-\w]*)\.so/.test(name))).toEqual([]);
+  });
+
+  it('has kernels without a stack, and the products of 16 bits on tensor cores: the table', () => {
+    const kernels = readKernels(cudaPlugin, 90);
+    console.log(`sm_90a\n${kernelTable(kernels)}`);
+    for (const { name, registers, stack } of kernels) expect([name, registers > 0 && registers <= 255, stack]).toEqual([name, true, 0]);
+    for (const product of ['attend_flash', 'query_grad_flash', 'key_grad_flash', 'multiply_halves', 'skinny_tiles']) {
+      const cases = kernels.filter(({ name }) => name.startsWith(`${product}<`));
+      expect([product, cases.length > 0 && cases.every(({ tensor }) => tensor > 0)]).toEqual([product, true]);
+    }
   });
 
   it('is opened here, or says in a sentence why not', async () => {
