@@ -6,6 +6,7 @@
 
 #include "../native/ops/all.h"
 #include "gemm/lt_library.h"
+#include "graphs.h"
 #include "probe.h"
 #include "queue.h"
 #include "table.h"
@@ -24,6 +25,7 @@ constexpr const char* kKind = "cuda";
 struct Opened {
   std::unique_ptr<Queue> queue;
   bool guest;  // DeviceOptions
+  Graphs graphs;
 };
 
 int current_device() {
@@ -36,7 +38,7 @@ int current_device() {
 class Call {
  public:
   explicit Call(void* device) : Call(*static_cast<Opened*>(device)) {}
-  explicit Call(const Opened& opened) : queue_(opened.queue.get()), device_(queue_->device()), before_(opened.guest ? current_device() : device_) {
+  explicit Call(Opened& opened) : opened_(opened), device_(opened.queue->device()), before_(opened.guest ? current_device() : device_) {
     cudaSetDevice(device_);
   }
   Call(const Call&) = delete;
@@ -44,11 +46,17 @@ class Call {
   ~Call() {
     if (before_ != device_) cudaSetDevice(before_);
   }
-  Queue* operator->() const { return queue_; }
-  Queue& operator*() const { return *queue_; }
+  Queue* operator->() const { return opened_.queue.get(); }
+  Graphs& graphs() const { return opened_.graphs; }
+  // With all ops on the stream that came before, unless one of them fails: what is to come behind them.
+  Queue& flushed(Failure* failure) const {
+    opened_.graphs.flush(failure);
+    return *opened_.queue;
+  }
+  Copies& copies(Lane lane, Failure* failure) const { return (lane == Lane::work ? flushed(failure) : *opened_.queue).copies(lane); }
 
  private:
-  Queue* queue_;
+  Opened& opened_;
   int device_, before_;
 };
 
@@ -74,8 +82,8 @@ Queue* open_queue(const DeviceOptions& options, Failure* failure) {
 void* open(const DeviceOptions& options, Failure* failure) {
   const int before = options.guest != 0 ? current_device() : -1;
   std::unique_ptr<Queue> queue(open_queue(options, failure));
-  const bool good = queue != nullptr;
-  auto* opened = good ? new Opened{std::move(queue), options.guest != 0} : nullptr;
+  Queue* made = queue.get();
+  auto* opened = made != nullptr ? new Opened{std::move(queue), options.guest != 0, {*made, options.graphs != 0}} : nullptr;
   if (before >= 0) cudaSetDevice(before);
   return opened;
 }
@@ -114,10 +122,21 @@ void deallocate(void* device, void* memory, int64_t) {
 }
 
 void launch(void* device, int32_t op, const void* contract, Failure* failure) {
-  const Call queue(device);
-  queue->begin(failure);
-  run_op(op, contract, *queue);
-  queue->end();
+  Call(device).graphs().add(op, contract, failure);
+}
+
+void count_graphs(void* device, GraphCounts* counts) { *counts = static_cast<Opened*>(device)->graphs.counts(); }
+
+void upload(void* device, void* to, const void* from, int64_t bytes, Failure* failure) {
+  const Call call(device);
+  Queue& queue = call.flushed(failure);
+  if (!failure->happened()) queue.upload(to, from, bytes, failure);
+}
+
+void download(void* device, void* to, const void* from, int64_t bytes, Failure* failure) {
+  const Call call(device);
+  Queue& queue = call.flushed(failure);
+  if (!failure->happened()) queue.download(to, from, bytes, failure);
 }
 
 void* allocate_host(void* device, int64_t bytes) {
@@ -167,30 +186,38 @@ const Backend kBackend = {
     .info = info,
     .allocate = allocate,
     .deallocate = deallocate,
-    .upload = [](void* device, void* to, const void* from, int64_t bytes, Failure* failure) { Call(device)->upload(to, from, bytes, failure); },
+    .upload =
+        [](void* device, void* to, const void* from, int64_t bytes, Failure* failure) {
+          guarded(failure, [&] { upload(device, to, from, bytes, failure); });
+        },
     .download =
         [](void* device, void* to, const void* from, int64_t bytes, Failure* failure) {
-          guarded(failure, [&] { Call(device)->download(to, from, bytes, failure); });
+          guarded(failure, [&] { download(device, to, from, bytes, failure); });
         },
-    .synchronize = [](void* device, Failure* failure) { guarded(failure, [&] { Call(device)->synchronize(failure); }); },
+    .synchronize = [](void* device, Failure* failure) { guarded(failure, [&] { Call(device).flushed(failure).synchronize(failure); }); },
     .launch = [](void* device, int32_t op, const void* contract,
                  Failure* failure) { guarded(failure, [&] { launch(device, op, contract, failure); }); },
+    .count_graphs = count_graphs,
     .allocate_host = allocate_host,
     .deallocate_host = [](void*, void* memory) { cudaFreeHost(memory); },
-    .copy_rows = [](void* device, Lane lane, const RowsCopy* rows, Failure* failure) { guarded(failure, [&] { Call(device)->copies(lane).copy(*rows, failure); }); },
+    .copy_rows = [](void* device, Lane lane, const RowsCopy* rows, Failure* failure) { guarded(failure, [&] { Call(device).copies(lane, failure).copy(*rows, failure); }); },
     .clear_rows = [](void* device, Lane lane, void* memory, int64_t pitch, int64_t bytes, int64_t rows,
-                     Failure* failure) { Call(device)->copies(lane).clear(memory, pitch, bytes, rows, failure); },
+                     Failure* failure) { guarded(failure, [&] { Call(device).copies(lane, failure).clear(memory, pitch, bytes, rows, failure); }); },
     .new_mark = new_mark,
     .delete_mark = [](void*, void* mark) { cudaEventDestroy(as_event(mark)); },
     .set_mark =
         [](void* device, Lane lane, void* mark, Failure* failure) {
-          const Call call(device);
-          succeeded(cudaEventRecord(as_event(mark), call->copies(lane).stream()), "an event", failure);
+          guarded(failure, [&] {
+            const Call call(device);
+            succeeded(cudaEventRecord(as_event(mark), call.copies(lane, failure).stream()), "an event", failure);
+          });
         },
     .await_mark =
         [](void* device, Lane lane, void* mark, Failure* failure) {
-          const Call call(device);
-          succeeded(cudaStreamWaitEvent(call->copies(lane).stream(), as_event(mark), 0), "an event", failure);
+          guarded(failure, [&] {
+            const Call call(device);
+            succeeded(cudaStreamWaitEvent(call.copies(lane, failure).stream(), as_event(mark), 0), "an event", failure);
+          });
         },
     .reach_mark =
         [](void* device, void* mark, Failure* failure) {

@@ -10,7 +10,7 @@
 #include <cusim/emulator/runtime.h>
 #define GPU_SHARED(name) unsigned char* name = ::cusim::shared_bytes()
 #define GPU_LAUNCH(kernel, grid, block, shared, stream, ...) \
-  ::cusim::launch_on(stream, #kernel, {grid, block, static_cast<size_t>(shared)}, [&] { kernel(__VA_ARGS__); })
+  ::cusim::launch_on(stream, #kernel, {grid, block, static_cast<size_t>(shared)}, kernel, __VA_ARGS__)
 #define GPU_UNROLL
 #define GPU_NO_UNROLL
 #define GPU_ARGUMENT const

@@ -72,6 +72,7 @@ bool Queue::grow(int64_t bytes) {
   scratch_ = static_cast<char*>(memory);
   scratch_bytes_ = size;
   scratch_used_ = 0;
+  ++generation_;
   return true;
 }
 
@@ -91,6 +92,7 @@ void* Queue::workspace(int64_t bytes) {
     if (workspace_ != nullptr) outgrown_.push_back(workspace_);
     workspace_ = memory;
     workspace_bytes_ = bytes;
+    ++generation_;
   }
   declare_scratch(workspace_, bytes);
   return workspace_;
@@ -102,6 +104,16 @@ Report* Queue::watch(const Watch& watch) {
   Report* place = reports_ + watches_.size() - 1;
   declare_report(place, sizeof(Report));
   return place;
+}
+
+void Queue::make_room_for_watches(size_t count, Failure* failure) {
+  if (watches_.size() + count > static_cast<size_t>(kWatches)) settle(failure);
+}
+
+std::vector<Watch> Queue::take_back_watches(size_t from) {
+  std::vector<Watch> taken(watches_.begin() + static_cast<ptrdiff_t>(from), watches_.end());
+  watches_.resize(from);
+  return taken;
 }
 
 void Queue::begin(Failure* failure) {

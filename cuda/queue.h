@@ -54,6 +54,14 @@ class Queue {
   };
   Reports reports() const { return {reports_, static_cast<int64_t>(watches_.size())}; }
 
+  // Raised when scratch or workspace moves: what was captured before points to where it was.
+  int64_t generation() const { return generation_; }
+  // Watches since the last synchronize. An op that is run again from a graph finds its own at the same places, if `repeat` adds them.
+  size_t watched() const { return watches_.size(); }
+  void make_room_for_watches(size_t count, Failure* failure);
+  std::vector<Watch> take_back_watches(size_t from);
+  void repeat(const std::vector<Watch>& watches) { watches_.insert(watches_.end(), watches.begin(), watches.end()); }
+
   Copies& copies(Lane lane) { return copies_[static_cast<int>(lane)]; }
 
   void begin(Failure* failure);  // of an op
@@ -75,6 +83,7 @@ class Queue {
   int64_t scratch_bytes_ = 0, scratch_used_ = 0;
   void* workspace_ = nullptr;
   int64_t workspace_bytes_ = 0;
+  int64_t generation_ = 0;
   std::vector<void*> outgrown_;  // scratch that this op still uses
   Report* reports_ = nullptr;    // [kWatches]
   std::vector<Watch> watches_;

@@ -16,6 +16,19 @@ namespace {
 #include "../native/ops/list.def"
 #undef OP
 
+#define OP(stem, Contract) \
+  void gather_##stem(int32_t op, const void* contract, Gathered& gathered) { gathered.add(op, *static_cast<const Contract*>(contract)); }
+#include "../native/ops/list.def"
+#undef OP
+
+using Gather = void (*)(int32_t op, const void* contract, Gathered& gathered);
+
+const Gather kGathers[] = {
+#define OP(stem, Contract) gather_##stem,
+#include "../native/ops/list.def"
+#undef OP
+};
+
 using Call = void (*)(const void* contract, Queue& queue);
 
 const Call kCalls[] = {
@@ -27,5 +40,6 @@ const Call kCalls[] = {
 }  // namespace
 
 void run_op(int32_t op, const void* contract, Queue& queue) { kCalls[op](contract, queue); }
+void gather_op(int32_t op, const void* contract, Gathered& gathered) { kGathers[op](op, contract, gathered); }
 
 }  // namespace lowrank::cuda

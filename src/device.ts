@@ -52,6 +52,11 @@ export interface DeviceOptions {
    * `info.weightMemory` tells what was chosen. Results don't depend on it.
    */
   readonly weightMemory?: number | 'auto' | 'all';
+  /**
+   * CUDA: whether runs of ops that come again, as in every training step of the same shape, are captured once and launched as CUDA
+   * graphs. Default: true (`LOWRANK_GRAPHS=0`: false). Results don't depend on it. What came of it is told by `stats().graphs`.
+   */
+  readonly graphs?: boolean;
 }
 
 /** What a device holds and has done. */
@@ -64,6 +69,21 @@ export interface DeviceStats {
   readonly reservedBytes: number;
   /** Pieces of work queued since the device was opened. */
   readonly ops: number;
+  /** What CUDA graphs have done; nothing where there are none. */
+  readonly graphs?: GraphStats;
+}
+
+/** How much of a device's work was launched as CUDA graphs. */
+export interface GraphStats {
+  /** Ops launched so far, and how many of these by a graph. */
+  readonly ops: number;
+  readonly replayed: number;
+  /** Graphs made, and changed because numbers in them had changed (a learning rate). */
+  readonly captured: number;
+  readonly updated: number;
+  /** Runs of ops that can't be captured, which are launched one by one, and the reason of the last. */
+  readonly refused: number;
+  readonly why: string;
 }
 
 /**
@@ -292,12 +312,12 @@ function openBest(options: DeviceOptions): Device {
   return count > 0 ? open('cuda', 0, options) : open('cpu', 0, options, why);
 }
 
-function open(kind: string, index: number, { threads = 0, matmulPrecision = 'highest', activations, weightMemory }: DeviceOptions, note = ''): Device {
+function open(kind: string, index: number, { threads = 0, matmulPrecision = 'highest', activations, weightMemory, graphs = true }: DeviceOptions, note = ''): Device {
   if (!Number.isInteger(threads) || threads < 0 || threads > 1024) throw new LowrankError('ERR_ARGUMENT', `device: threads must be a whole number from 1 to 1024 (found ${threads})`);
   const memory = weightMemoryOf(weightMemory);
   const precision = matmulPrecisions.indexOf(matmulPrecision);
   if (precision < 0) throw new LowrankError('ERR_ARGUMENT', `device: matmulPrecision must be ${matmulPrecisions.join(' or ')} (found ${matmulPrecision})`);
-  const id = guarded(() => addon().open(kind, index, threads, precision, memory.bytes));
+  const id = guarded(() => addon().open(kind, index, threads, precision, memory.bytes, graphs ? 1 : 0));
   try {
     return new Device(id, note, activations, memory.auto);
   } catch (error) {

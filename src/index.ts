@@ -6,7 +6,7 @@ export { batches, windowsInEpoch, type BatchOrderOptions, type BatchState, type 
 export { IGNORE, type Sample } from './data/sample.ts';
 export type { StreamingDecoder } from './data/streaming-decoder.ts';
 export { loadTokenizer, type Tokenizer } from './data/tokenizer.ts';
-export { type ActivationDtype, type Device, type DeviceInfo, type DeviceOptions, type DeviceStats, type MatmulPrecision, openDevice, probeDevices, type MappedFile, type Weight, type WeightOrder } from './device.ts';
+export { type ActivationDtype, type Device, type DeviceInfo, type DeviceOptions, type DeviceStats, type GraphStats, type MatmulPrecision, openDevice, probeDevices, type MappedFile, type Weight, type WeightOrder } from './device.ts';
 export { type DLPackOptions, fromDLPack, releaseDLPack, toDLPack } from './dlpack.ts';
 export { type ErrorCode, LowrankError } from './error.ts';
 export { Adapter } from './lora/adapter.ts';

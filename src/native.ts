@@ -11,11 +11,11 @@ export type Handle = number;
 /** What the addon offers. Numbers cross, and at the edges one typed array in, one `ArrayBuffer` out. */
 export interface Addon {
   probe(kind: string): { count: number; why: string };
-  open(kind: string, index: number, threads: number, matmulPrecision: number, weightMemory: number): number;
+  open(kind: string, index: number, threads: number, matmulPrecision: number, weightMemory: number, graphs: number): number;
   close(device: number): void;
   info(device: number): { kind: string; name: string; kernels: string; memory: number; freeMemory: number; weightMemory: number; products: string; threads: number; matmulPrecision: number; activations: number };
   fence(device: number): Promise<void>;
-  stats(device: number): { tensors: number; liveBytes: number; peakBytes: number; reservedBytes: number; ops: number };
+  stats(device: number): { tensors: number; liveBytes: number; peakBytes: number; reservedBytes: number; ops: number; graphs?: { ops: number; replayed: number; captured: number; updated: number; refused: number; why: string } };
   weightRoom(device: number): number;
   chooseWeightMemory(device: number, bytes: number): void;
   resetPeak(device: number): void;

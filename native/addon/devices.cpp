@@ -25,8 +25,14 @@ Napi::Value open(const Napi::CallbackInfo& info) {
   Failure failure{};
   const double weight_memory = number_argument(info, 4);
   if (!(weight_memory >= -1 && weight_memory <= 9007199254740992.0)) fail(info.Env(), "ERR_ARGUMENT", "open: memory for weights must be a number of bytes");
-  const DeviceOptions options = {index_argument(info, 1), index_argument(info, 2), precision_argument(info, 3), nullptr, static_cast<int64_t>(weight_memory), 0};
-  const int32_t id = environment_of(info).open_device(text_argument(info, 0).c_str(), options, failure);
+  Environment& environment = environment_of(info);
+  DeviceOptions options{};
+  options.index = index_argument(info, 1);
+  options.threads = index_argument(info, 2);
+  options.matmul_precision = precision_argument(info, 3);
+  options.weight_memory = static_cast<int64_t>(weight_memory);
+  options.graphs = number_argument(info, 5) != 0 && !environment.check_nan && !environment.sync;  // these wait for each op
+  const int32_t id = environment.open_device(text_argument(info, 0).c_str(), options, failure);
   if (id < 0) fail(info.Env(), failure.code, failure.text);
   return Napi::Number::New(info.Env(), id);
 }
@@ -60,6 +66,19 @@ Napi::Value fence(const Napi::CallbackInfo& info) {
   });
 }
 
+Napi::Object graphs(Napi::Env env, Device& device) {
+  GraphCounts counts{};
+  device.backend().count_graphs(device.state(), &counts);
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("ops", static_cast<double>(counts.ops));
+  result.Set("replayed", static_cast<double>(counts.replayed));
+  result.Set("captured", static_cast<double>(counts.captured));
+  result.Set("updated", static_cast<double>(counts.updated));
+  result.Set("refused", static_cast<double>(counts.refused));
+  result.Set("why", counts.why);
+  return result;
+}
+
 Napi::Value stats(const Napi::CallbackInfo& info) {
   Device& device = device_argument(info, 0);
   device.loans().collect();
@@ -69,6 +88,7 @@ Napi::Value stats(const Napi::CallbackInfo& info) {
   result.Set("peakBytes", static_cast<double>(device.pool().peak_bytes()));
   result.Set("reservedBytes", static_cast<double>(device.pool().reserved_bytes()));
   result.Set("ops", static_cast<double>(device.stream().queued()));
+  if (device.backend().count_graphs != nullptr) result.Set("graphs", graphs(info.Env(), device));
   return result;
 }
 

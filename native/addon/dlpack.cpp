@@ -104,11 +104,12 @@ Napi::Value adopt_managed(const Napi::CallbackInfo& info, Managed* managed, bool
   object.device = index_argument(info, 0);
   object.read_only = read_only;
   const Tensor tensor = object.tensor;
-  Stream& stream = device.stream();
   // Its deleter waits its turn on the stream: work that uses the bytes may still be queued when the last handle goes. It is called when
   // that piece of work is dropped, which happens too where the stream has stopped.
-  object.owners.emplace_back(managed, [&stream](Managed* gone) {
-    stream.enqueue("dlpack", Stream::When::always, [foreign = std::shared_ptr<Managed>(gone, end<Managed>)](Failure&) {});
+  object.owners.emplace_back(managed, [&device](Managed* gone) {
+    device.stream().enqueue("dlpack", Stream::When::always, [&device, foreign = std::shared_ptr<Managed>(gone, end<Managed>)](Failure& failure) {
+      if (device.backend().host_memory == 0) device.backend().synchronize(device.state(), &failure);
+    });
   });
   const double handle = environment_of(info).slots().add(std::move(object));
   if (handle == 0) fail(info.Env(), "ERR_MEMORY", "too many live tensors (2^24)");

@@ -37,14 +37,18 @@ void run(Device& device, Op id, const char* name, Contract& op, bool check_nan, 
 }
 
 // LOWRANK_SYNC=1: waits for the op and throws at the caller's line.
-void wait(Napi::Env env, Stream& stream) {
+void wait(Napi::Env env, Device& device) {
+  Stream& stream = device.stream();
   std::mutex mutex;
   std::condition_variable done;
   bool finished = false;
   StreamFailure failed;
-  stream.enqueue("sync", Stream::When::always, [&](Failure&) {
+  stream.enqueue("sync", Stream::When::always, [&](Failure& failure) {
+    device.backend().synchronize(device.state(), &failure);
     const std::lock_guard lock(mutex);
     failed = stream.take_failure();
+    if (!failed.failure.happened()) failed.failure = failure;
+    failure = {};
     finished = true;
     done.notify_one();
   });
@@ -106,7 +110,7 @@ Napi::Value call(const Napi::CallbackInfo& info, Op id, const char* name) {
                             if (failure.happened()) return;
                             with_weights(device, op, paged, failure, [&] { run(device, id, name, op, check, failure); });
                           });
-  if (environment.sync) wait(info.Env(), device.stream());
+  if (environment.sync) wait(info.Env(), device);
   return info.Env().Undefined();
 }
 

@@ -8,7 +8,7 @@
 
 namespace lowrank {
 
-constexpr int32_t kBackendAbi = 5;
+constexpr int32_t kBackendAbi = 6;
 
 // How exactly frozen weights are multiplied; PyTorch's words (torch.set_float32_matmul_precision). `medium` lets a backend round
 // both factors to bf16 where that is faster; sums and all low-rank products stay f32.
@@ -19,6 +19,7 @@ struct DeviceOptions {
   int32_t threads;  // of the pool (CPU); 0: LOWRANK_THREADS, else one for each processor
   MatmulPrecision matmul_precision;
   void* stream;     // CUDA: the cudaStream_t of the caller that work is queued on; nullptr: one of its own
+  int32_t graphs;   // CUDA: 1: ops may be gathered, and launched together as graphs, until somebody waits or copies
   int64_t weight_memory;  // bytes that frozen weights may take, in turns where they don't all fit; 0: LOWRANK_WEIGHT_MEMORY, else what there is; -1: what there is
   int32_t guest;    // 1: called on threads of somebody else's, who find the same CUDA device current behind each call as before it
 };
@@ -31,6 +32,15 @@ struct DeviceInfo {
   int32_t threads;   // workers of the pool (CPU), multiprocessors (CUDA)
   MatmulPrecision matmul_precision;  // in force: `highest` where `medium` would gain nothing
   char products[1024];  // CUDA: what multiplies matrices of 16 bits, cublasLt with its file, or the own kernel, and why
+};
+
+// What came of DeviceOptions::graphs.
+struct GraphCounts {
+  int64_t ops;       // launched in all
+  int64_t replayed;  // of these by a graph
+  int64_t captured, updated;
+  int64_t refused;  // runs of ops that could not be captured
+  const char* why;  // the last of them
 };
 
 // What a device does side by side: its work, and copies that bring weights meanwhile.
@@ -73,6 +83,9 @@ struct Backend {
 
   // Runs (or queues) one op. `contract` is the contract struct of list.def's line `op`.
   void (*launch)(void* device, int32_t op, const void* contract, Failure* failure);
+
+  // Any thread; nullptr where there are no graphs.
+  void (*count_graphs)(void* device, GraphCounts* counts);
 
   // What follows is there where the host can't read device memory. All of it queues and returns, but for reach_mark.
   // Host memory that copies to the device take no detour from; nullptr when there is none to be had.

@@ -1,6 +1,7 @@
 #include "device.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include <algorithm>
 #include <system_error>
@@ -12,6 +13,12 @@ namespace {
 int64_t weight_memory_of(const DeviceOptions& options) {
   const char* chosen = getenv("LOWRANK_WEIGHT_MEMORY");
   return options.weight_memory != 0 || chosen == nullptr ? std::max<int64_t>(0, options.weight_memory) : std::max<int64_t>(0, atoll(chosen));
+}
+
+// LOWRANK_GRAPHS=0 switches them off. A trace tells of each op when it was launched, so none may be kept back.
+bool graphs_of(const DeviceOptions& options) {
+  const char* chosen = getenv("LOWRANK_GRAPHS");
+  return options.graphs != 0 && (chosen == nullptr || strcmp(chosen, "0") != 0) && getenv("LOWRANK_TRACE") == nullptr;
 }
 
 }  // namespace
@@ -33,7 +40,9 @@ std::unique_ptr<Device> Device::open(const char* kind, const DeviceOptions& opti
     failure.set("ERR_DEVICE", "%s: %s", kind, why);
     return nullptr;
   }
-  void* state = backend->open(&options, &failure);
+  DeviceOptions chosen = options;
+  chosen.graphs = graphs_of(options) ? 1 : 0;
+  void* state = backend->open(&chosen, &failure);
   if (state == nullptr) {
     if (!failure.happened()) failure.set("ERR_MEMORY", "%s: no memory to open the device", kind);
     return nullptr;

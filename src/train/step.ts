@@ -9,6 +9,7 @@ import type { Optimizer } from '../optim/optimizer.ts';
 import { keep, scope } from '../scope.ts';
 import { Tape } from '../tape.ts';
 import type { Tensor } from '../tensor.ts';
+import { warnOfRefusedGraphs } from './graph-warning.ts';
 import { microBatchesTogether } from './together.ts';
 import { tokenLoss, uploadBatch, type UploadedBatch } from './token-loss.ts';
 
@@ -68,6 +69,7 @@ export async function trainStep(model: Model, optimizer: Optimizer, batch: Batch
     optimizer.steps -= 1; // ops behind a failure don't run
     throw failure;
   });
+  warnOfRefusedGraphs(model.device);
   return readReport(numbers, { tokens, savedBytes, optimizer });
 }
 

@@ -97,7 +97,7 @@ describe('DLPack', () => {
     x.dispose();
     const script = `const { parentPort, workerData } = require('node:worker_threads');
       const addon = require(workerData.addon);
-      const device = addon.open('cpu', 0, 1, 0, 0);
+      const device = addon.open('cpu', 0, 1, 0, 0, 0);
       const [tensor] = addon.adopt(device, workerData.address, 1);
       addon.download(tensor).then((bytes) => { addon.release(tensor); return addon.fence(device).then(() => parentPort.postMessage(new Float32Array(bytes))); });`;
     const addon = fileURLToPath(new URL('../../build/Release/lowrank.node', import.meta.url));

@@ -19,7 +19,7 @@ const draw = (n) => {
 const pick = (list) => list[draw(list.length)];
 const some = (n, make) => Array.from({ length: n }, make);
 
-const devices = [native.open('cpu', 0, 0, 0, 0), native.open('cpu', 0, 0, 0, 0)];
+const devices = [native.open('cpu', 0, 0, 0, 0, 0), native.open('cpu', 0, 0, 0, 0, 0)];
 const handles = [];
 const numbers = [0, 1, 2, 3, 4, 6, 8, -1, 0.5, -0, NaN, Infinity, -Infinity, 2 ** 31, 2 ** 32, 2 ** 53, 2 ** 63 - 1024, 1e15, 1e300];
 const dims = () => some(draw(6), () => pick([0, 1, 1, 2, 2, 3, 4, 6, 8, 12, 24, 96, -1, NaN, 2 ** 40, 1.5]));
@@ -102,7 +102,7 @@ function restock() {
     for (const tensor of stock.t) native.ops.fill(tensor, pick([0, 1, -2, NaN]));
     for (let n = 0; n < 4; n++) stock.w.push(native.weight(device, draw(2), pick([-1, 1, 2]), ...some(1 + draw(3), () => native.alloc(device, draw(3), 1 + draw(3), 2))));
   } catch {
-    devices[devices.indexOf(device)] = native.open('cpu', 0, 0, 0, 0);
+    devices[devices.indexOf(device)] = native.open('cpu', 0, 0, 0, 0, 0);
   }
 }
 

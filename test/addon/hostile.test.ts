@@ -78,7 +78,7 @@ describe('numbers that would overflow inside', () => {
 
 describe('what JavaScript can hand over', () => {
   it('a toString that closes the device under the call is never run', () => {
-    const id = addon().open('cpu', 0, 0, 0, 0);
+    const id = addon().open('cpu', 0, 0, 0, 0, 0);
     const closes = { toString: () => (addon().close(id), 'x'), valueOf: () => (addon().close(id), 1) };
     const write = addon().writeFile as unknown as (...operands: unknown[]) => unknown;
     expect(() => write(id, closes, new Uint8Array(1), [])).toThrow(coded('ERR_ARGUMENT'));
@@ -123,7 +123,7 @@ it('a closed device answers with its code', async () => {
 it('LOWRANK_TRACE: the second device of a process writes a file of its own, and both are JSON', () => {
   const trace = path.join(folder, 'trace.json');
   const native = fileURLToPath(new URL('../../build/Release/lowrank.node', import.meta.url));
-  const script = `const n = require(${JSON.stringify(native)}); for (const id of [n.open('cpu', 0, 0, 0, 0), n.open('cpu', 0, 0, 0, 0)]) {
+  const script = `const n = require(${JSON.stringify(native)}); for (const id of [n.open('cpu', 0, 0, 0, 0, 0), n.open('cpu', 0, 0, 0, 0, 0)]) {
     n.ops.fill(n.alloc(id, 0, 4), 1); n.fence(id); }`;
   expect(spawnSync(process.execPath, ['-e', script], { env: { ...process.env, LOWRANK_TRACE: trace } }).status).toBe(0);
   for (const name of [trace, `${trace}.2`]) {

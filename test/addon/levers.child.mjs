@@ -3,7 +3,7 @@ import { createRequire } from 'node:module';
 
 const native = createRequire(import.meta.url)('../../build/Release/lowrank.node');
 // A second argument: on the emulator, with bf16 activations in rows that have spare columns.
-const device = native.open(process.argv[2] ?? 'cpu', 0, 0, 0, 0);
+const device = native.open(process.argv[2] ?? 'cpu', 0, 0, 0, 0, 0);
 const tensor = (data) => {
   const handle = native.alloc(device, data instanceof Int32Array ? 3 : 0, data.length);
   native.upload(handle, data);

@@ -2,7 +2,7 @@
 import { createRequire } from 'node:module';
 
 const native = createRequire(import.meta.url)('../../build/Release/lowrank.node');
-const device = native.open('cpu', 0, 0, 0, 0);
+const device = native.open('cpu', 0, 0, 0, 0, 0);
 const f32 = 0;
 for (const rows of [40, 40, 50]) {
   const [x, stored, y] = [native.alloc(device, f32, rows, 24), native.alloc(device, f32, 16, 24), native.alloc(device, f32, rows, 16)];

@@ -5,7 +5,7 @@ import { isMainThread, Worker, workerData } from 'node:worker_threads';
 const native = createRequire(import.meta.url)('../../build/Release/lowrank.node');
 
 function queueWork() {
-  const device = native.open('cpu', 0, 0, 0, 0);
+  const device = native.open('cpu', 0, 0, 0, 0, 0);
   const [rows, cols] = [4096, 1024];
   const [x, y, r, w] = [[rows, cols], [rows, cols], [rows], [cols]].map((dims) => native.alloc(device, 0, ...dims));
   native.upload(x, new Float32Array(rows * cols).fill(1));
@@ -26,5 +26,5 @@ if (how === 'exit') {
   queueWork();
   parentPort.postMessage('queued');
 } else if (how === 'idle') {
-  native.open('cpu', 0, 0, 0, 0); // and nothing more: Node must end by itself
+  native.open('cpu', 0, 0, 0, 0, 0); // and nothing more: Node must end by itself
 }

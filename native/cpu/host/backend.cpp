@@ -194,6 +194,7 @@ const Backend kBackend = {
           const FloatMode mode;
           as_device(device)->launch(op, contract, failure);
         },
+    .count_graphs = nullptr,
     // Nothing is brought to memory that the host reads.
     .allocate_host = nullptr,
     .deallocate_host = nullptr,

@@ -1,4 +1,6 @@
 // What g++ -fsanitize=thread calls at each load and store of a kernel. libtsan is not linked: these are the only definitions.
+#include <cstdint>
+
 #include "block.h"
 #include "checker.h"
 
@@ -37,3 +39,15 @@ HOOK __tsan_func_entry(void*) {}
 HOOK __tsan_func_exit() {}
 HOOK __tsan_vptr_update(void**, void*) {}
 HOOK __tsan_vptr_read(void**) {}
+
+// Atomics of host code in the same file (std::atomic, std::shared_ptr): kernels have their own (atomic.h).
+#define ATOMIC_HOOKS(BITS)                                                                                                                        \
+  extern "C" __attribute__((visibility("hidden"))) uint##BITS##_t __tsan_atomic##BITS##_load(const volatile uint##BITS##_t* p, int) {              \
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                                                                  \
+  }                                                                                                                                               \
+  HOOK __tsan_atomic##BITS##_store(volatile uint##BITS##_t* p, uint##BITS##_t value, int) { __atomic_store_n(p, value, __ATOMIC_SEQ_CST); }       \
+  extern "C" __attribute__((visibility("hidden"))) uint##BITS##_t __tsan_atomic##BITS##_fetch_add(volatile uint##BITS##_t* p, uint##BITS##_t value, int) { \
+    return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);                                                                                        \
+  }
+ATOMIC_HOOKS(32)
+ATOMIC_HOOKS(64)

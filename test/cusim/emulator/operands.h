@@ -23,7 +23,7 @@ struct Operand {
   }
 };
 
-// Launches of this host thread, while one is alive, may touch its operands only.
+// Launches of this host thread, while one is alive, may touch its operands only. While a stream captures, scopes become a part of the graph.
 class OperandScope {
  public:
   explicit OperandScope(std::vector<Operand> operands);
@@ -35,6 +35,8 @@ class OperandScope {
   static void declare(const Operand& operand);
   const std::vector<Operand>& operands() const { return operands_; }
   static const OperandScope* current();
+  // Behind a graph's launch that may have ended early.
+  static void end_replayed();
 
  private:
   std::vector<Operand> operands_;

@@ -1,10 +1,13 @@
 #include "runtime.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 
 #include "config.h"
+#include "graphs.h"
 #include "memory.h"
 #include "operands.h"
 #include "report.h"
@@ -45,18 +48,26 @@ void read_environment() {
 
 }  // namespace
 
-void launch_on(Stream* stream, const char* kernel, const LaunchShape& shape, void (*body)(void*), void* argument) {
+namespace {
+
+void launch_now(Stream* stream, const KernelLaunch& kernel) {
+  std::vector<Streams::Access> accesses;
+  if (const OperandScope* scope = OperandScope::current()) {
+    for (const Operand& operand : scope->operands()) accesses.push_back({operand.data, operand.bytes, operand.role != Role::read, operand.name});
+  }
+  streams.begin(stream, kernel.name, accesses);
+  launch(kernel.name, kernel.shape, kernel.body, kernel.bound.get());
+}
+
+}  // namespace
+
+void launch_on(Stream* stream, const KernelLaunch& kernel) {
   if (stream->device != current_device) {
     note(cudaErrorInvalidResourceHandle, "a kernel is launched on a stream of a device that is not the current one");
     return;
   }
   guarded(cudaErrorLaunchFailure, [&] {
-    std::vector<Streams::Access> accesses;
-    if (const OperandScope* scope = OperandScope::current()) {
-      for (const Operand& operand : scope->operands()) accesses.push_back({operand.data, operand.bytes, operand.role != Role::read, operand.name});
-    }
-    streams.begin(stream, kernel, accesses);
-    launch(kernel, shape, body, argument);
+    submit(stream, kernel.kernel, [kernel](Stream* on) { launch_now(on, kernel); });
   });
 }
 
@@ -65,6 +76,15 @@ void launch_on(Stream* stream, const char* kernel, const LaunchShape& shape, voi
 using cusim::device_memory;
 using cusim::guarded;
 
+namespace {
+
+// Where a capturing thread may not go.
+cudaError_t unless_capturing(const char* what) {
+  return cusim::outside_capture() ? cudaSuccess : cusim::note(cudaErrorStreamCaptureUnsupported, what);
+}
+
+}  // namespace
+
 const char* cudaGetErrorName(cudaError_t error) {
   switch (error) {
     case cudaSuccess: return "cudaSuccess";
@@ -72,6 +92,10 @@ const char* cudaGetErrorName(cudaError_t error) {
     case cudaErrorLaunchFailure: return "cudaErrorLaunchFailure";
     case cudaErrorInvalidResourceHandle: return "cudaErrorInvalidResourceHandle";
     case cudaErrorInvalidDevice: return "cudaErrorInvalidDevice";
+    case cudaErrorNotSupported: return "cudaErrorNotSupported";
+    case cudaErrorStreamCaptureUnsupported: return "cudaErrorStreamCaptureUnsupported";
+    case cudaErrorStreamCaptureInvalidated: return "cudaErrorStreamCaptureInvalidated";
+    case cudaErrorGraphExecUpdateFailure: return "cudaErrorGraphExecUpdateFailure";
     default: return "cudaErrorInvalidValue";
   }
 }
@@ -119,15 +143,18 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
 }
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (const cudaError_t error = unless_capturing("an allocation while a stream captures"); error != cudaSuccess) return error;
   const cudaError_t error = guarded(cudaErrorMemoryAllocation, [&] { *memory = device_memory.allocate(bytes, "an allocation", cusim::current_device); });
   if (error != cudaSuccess || *memory != nullptr) return error;
   return cusim::note(cudaErrorMemoryAllocation, "out of memory");
 }
 cudaError_t cudaFree(void* memory) {
+  if (const cudaError_t error = unless_capturing("a release while a stream captures"); error != cudaSuccess) return error;
   cusim::streams.host_waits_for_all();
   return guarded(cudaErrorInvalidValue, [&] { device_memory.release(memory); });
 }
 cudaError_t cudaMallocHost(void** memory, size_t bytes) {
+  if (const cudaError_t error = unless_capturing("an allocation while a stream captures"); error != cudaSuccess) return error;
   *memory = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   if (*memory == nullptr) return cusim::note(cudaErrorMemoryAllocation, "out of host memory");
   return cusim::streams.pin(*memory, bytes), cudaSuccess;
@@ -137,22 +164,37 @@ cudaError_t cudaFreeHost(void* memory) {
   return std::free(memory), cudaSuccess;
 }
 
+namespace {
+
+void copy_rows(cusim::Stream* stream, cudaMemcpyKind kind, const cusim::RowsOfBytes& to, const cusim::RowsOfBytes& from) {
+  if (kind == cudaMemcpyHostToDevice) return cusim::streams.copy_in(stream, to, from);
+  const char* what = kind == cudaMemcpyDeviceToHost ? "a copy to the host" : "a copy on the device";
+  cusim::streams.begin(stream, what, {{from.begin, from.extent(), false, "memory"}, {to.begin, to.extent(), true, "memory"}});
+  for (size_t i = 0; i < to.rows; ++i) {
+    auto* row = const_cast<char*>(to.row(i));
+    if (kind == cudaMemcpyDeviceToHost) device_memory.copy_out(row, from.row(i), to.width);
+    else if (kind == cudaMemcpyDeviceToDevice) device_memory.copy_within(row, from.row(i), to.width);
+    else memcpy(row, from.row(i), to.width);
+  }
+}
+
+void set_rows(cusim::Stream* stream, const cusim::RowsOfBytes& to, int byte) {
+  cusim::streams.begin(stream, "a memset", {{to.begin, to.extent(), true, "memory"}});
+  for (size_t i = 0; i < to.rows; ++i) device_memory.fill(const_cast<char*>(to.row(i)), byte, to.width);
+}
+
+}  // namespace
+
 cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width, size_t rows, cudaMemcpyKind kind, cudaStream_t stream) {
   constexpr size_t kMostPitch = 0x7fffffff;  // cudaDeviceProp::memPitch
   if (rows > 1 && (to_pitch > kMostPitch || from_pitch > kMostPitch)) return cusim::note(cudaErrorInvalidValue, "a pitch of 2^31 bytes or more");
   if (width > to_pitch || width > from_pitch) return cusim::note(cudaErrorInvalidValue, "a copy of rows that are longer than their pitch");
   const cusim::RowsOfBytes target{to, to_pitch, width, rows}, source{from, from_pitch, width, rows};
-  return guarded(cudaErrorInvalidValue, [&] {
-    if (kind == cudaMemcpyHostToDevice) return cusim::streams.copy_in(stream, target, source);
-    const char* what = kind == cudaMemcpyDeviceToHost ? "a copy to the host" : "a copy on the device";
-    cusim::streams.begin(stream, what, {{from, source.extent(), false, "memory"}, {to, target.extent(), true, "memory"}});
-    for (size_t i = 0; i < rows; ++i) {
-      auto* row = const_cast<char*>(target.row(i));
-      if (kind == cudaMemcpyDeviceToHost) device_memory.copy_out(row, source.row(i), width);
-      else if (kind == cudaMemcpyDeviceToDevice) device_memory.copy_within(row, source.row(i), width);
-      else memcpy(row, source.row(i), width);
-    }
-  });
+  if (kind != cudaMemcpyDeviceToDevice) {
+    if (const cudaError_t error = unless_capturing("a copy from or to the host while a stream captures"); error != cudaSuccess) return error;
+  }
+  static const char copies = 0;
+  return guarded(cudaErrorInvalidValue, [&] { cusim::submit(stream, &copies, [=](cusim::Stream* on) { copy_rows(on, kind, target, source); }); });
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
@@ -160,10 +202,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
 cudaError_t cudaMemset2DAsync(void* memory, size_t pitch, int byte, size_t width, size_t rows, cudaStream_t stream) {
   if (width > pitch) return cusim::note(cudaErrorInvalidValue, "rows that are longer than their pitch");
   const cusim::RowsOfBytes target{memory, pitch, width, rows};
-  return guarded(cudaErrorInvalidValue, [&] {
-    cusim::streams.begin(stream, "a memset", {{memory, target.extent(), true, "memory"}});
-    for (size_t i = 0; i < rows; ++i) device_memory.fill(const_cast<char*>(target.row(i)), byte, width);
-  });
+  static const char sets = 0;
+  return guarded(cudaErrorInvalidValue, [&] { cusim::submit(stream, &sets, [=](cusim::Stream* on) { set_rows(on, target, byte); }); });
 }
 cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t stream) { return cudaMemset2DAsync(memory, bytes, byte, bytes, 1, stream); }
 
@@ -173,17 +213,56 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return cusim::streams.destroy(stream), cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  if (const cudaError_t error = unless_capturing("a wait for a stream while a stream captures"); error != cudaSuccess) return error;
   return guarded(cudaErrorInvalidValue, [&] { cusim::streams.host_waits(stream); });
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  if (const cudaError_t error = unless_capturing("a wait for an event while a stream captures"); error != cudaSuccess) return error;
   return guarded(cudaErrorInvalidValue, [&] { cusim::streams.wait(stream, event); });
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return *event = new cusim::Event_{cusim::current_device, -1, 0, {}}, cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (const cudaError_t error = unless_capturing("an event while a stream captures"); error != cudaSuccess) return error;
   return guarded(cudaErrorInvalidValue, [&] { cusim::streams.record(event, stream); });
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (const cudaError_t error = unless_capturing("a wait for an event while a stream captures"); error != cudaSuccess) return error;
   return guarded(cudaErrorInvalidValue, [&] { cusim::streams.host_waits(event); });
 }
+
+// LOWRANK_CUSIM_GRAPHS=off: as a driver that can't capture.
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+  const char* setting = std::getenv("LOWRANK_CUSIM_GRAPHS");
+  if (setting != nullptr && strcmp(setting, "off") == 0) return cusim::note(cudaErrorNotSupported, "graphs are switched off (LOWRANK_CUSIM_GRAPHS)");
+  if (const cudaError_t error = unless_capturing("a capture begins"); error != cudaSuccess) return error;
+  cusim::capture = {stream, new cusim::Graph_};
+  return cudaSuccess;
+}
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
+  *graph = nullptr;
+  if (cusim::capture.stream != stream) return cusim::note(cudaErrorInvalidValue, "a capture ends that this thread did not begin");
+  std::unique_ptr<cusim::Graph_> made(cusim::capture.graph);
+  cusim::capture = {nullptr, nullptr};
+  if (made->spoiled) return cusim::note(cudaErrorStreamCaptureInvalidated, "what was captured is not a graph: the host waited, allocated or released meanwhile");
+  *graph = made.release();
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) { return delete graph, cudaSuccess; }
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) { return *exec = new cusim::GraphExec_{graph->nodes}, cudaSuccess; }
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGraphExecUpdateResultInfo*) {
+  const auto same = [](const cusim::GraphNode& a, const cusim::GraphNode& b) { return a.kind == b.kind; };
+  if (!std::equal(exec->nodes.begin(), exec->nodes.end(), graph->nodes.begin(), graph->nodes.end(), same)) {
+    return cusim::note(cudaErrorGraphExecUpdateFailure, "the graph has other work than the one it is to update");
+  }
+  return exec->nodes = graph->nodes, cudaSuccess;
+}
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  const cudaError_t error = guarded(cudaErrorLaunchFailure, [&] {
+    for (const cusim::GraphNode& node : exec->nodes) node.run(stream);
+  });
+  cusim::OperandScope::end_replayed();
+  return error;
+}
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) { return delete exec, cudaSuccess; }

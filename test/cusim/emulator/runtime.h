@@ -2,6 +2,8 @@
 // until cudaGetLastError takes it.
 #pragma once
 #include <cstddef>
+#include <memory>
+#include <tuple>
 
 #include "kernel.h"
 
@@ -14,7 +16,11 @@ enum cudaError_t {
   cudaErrorInvalidDevice = 101,
   cudaErrorInvalidResourceHandle = 400,
   cudaErrorNotReady = 600,
-  cudaErrorLaunchFailure = 719
+  cudaErrorLaunchFailure = 719,
+  cudaErrorNotSupported = 801,
+  cudaErrorStreamCaptureUnsupported = 900,
+  cudaErrorStreamCaptureInvalidated = 901,
+  cudaErrorGraphExecUpdateFailure = 910
 };
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice };
 enum cudaDeviceAttr {
@@ -32,18 +38,38 @@ struct cudaDeviceProp {
   size_t totalGlobalMem;
 };
 
+enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
+struct cudaGraphExecUpdateResultInfo {
+  int result;
+};
+
 namespace cusim {
 struct Stream;
 struct Event_;
-// A launch by way of the runtime: what goes wrong is kept for cudaGetLastError.
-void launch_on(Stream* stream, const char* kernel, const LaunchShape& shape, void (*body)(void*), void* argument);
-template <class Body>
-void launch_on(Stream* stream, const char* kernel, const LaunchShape& shape, const Body& body) {
-  launch_on(stream, kernel, shape, [](void* own) { (*static_cast<const Body*>(own))(); }, const_cast<Body*>(&body));
+struct Graph_;
+struct GraphExec_;
+
+// A launch by way of the runtime. `bound` holds copies of the kernel's arguments, since a captured launch is made later, and again.
+struct KernelLaunch {
+  const char* name;
+  const void* kernel;
+  LaunchShape shape;
+  std::shared_ptr<void> bound;
+  void (*body)(void*);
+};
+// What goes wrong is kept for cudaGetLastError.
+void launch_on(Stream* stream, const KernelLaunch& launch);
+template <class... Parameters, class... Arguments>
+void launch_on(Stream* stream, const char* name, const LaunchShape& shape, void (*kernel)(Parameters...), Arguments&&... arguments) {
+  const auto call = [kernel, values = std::tuple<Parameters...>(std::forward<Arguments>(arguments)...)] { std::apply(kernel, values); };
+  using Call = decltype(call);
+  launch_on(stream, {name, reinterpret_cast<const void*>(kernel), shape, std::make_shared<std::remove_const_t<Call>>(call), [](void* own) { (*static_cast<Call*>(own))(); }});
 }
 }  // namespace cusim
 using cudaStream_t = cusim::Stream*;
 using cudaEvent_t = cusim::Event_*;
+using cudaGraph_t = cusim::Graph_*;
+using cudaGraphExec_t = cusim::GraphExec_*;
 
 const char* cudaGetErrorName(cudaError_t error);
 const char* cudaGetErrorString(cudaError_t error);
@@ -75,6 +101,13 @@ cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode);
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph);
+cudaError_t cudaGraphDestroy(cudaGraph_t graph);
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long flags);
+cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGraphExecUpdateResultInfo* result);
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
 // How much shared memory a kernel may be given is the emulated block's limit; nothing to set.
 template <class Kernel>
 cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {

@@ -53,5 +53,6 @@ void test_clean_kernels();
 void test_planted_defects();
 void test_machine();
 void test_streams();
+void test_graphs();
 
 }  // namespace planted

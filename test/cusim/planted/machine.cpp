@@ -157,6 +157,7 @@ void test_machine() {
 int main() {
   planted::test_machine();
   planted::test_streams();
+  planted::test_graphs();
   planted::test_clean_kernels();
   planted::test_planted_defects();
   return planted::failures == 0 ? 0 : 1;

@@ -58,7 +58,7 @@ struct Pager {
     cudaSetDevice(slip == Slip::other_device || slip == Slip::wrong_current ? 1 : 0);
     {
       const cusim::OperandScope scope({{out, kBytes, cusim::Role::write, "y"}, {slot, kBytes, cusim::Role::read, "the slot"}});
-      cusim::launch_on(work, "twice", {dim3(1), dim3(kCount), 0}, [&] { twice(out, slot); });
+      cusim::launch_on(work, "twice", {dim3(1), dim3(kCount), 0}, twice, out, slot);
     }
     check(cudaPeekAtLastError());
     cudaSetDevice(0);
