@@ -13,7 +13,7 @@ facts      10   machine, driver, toolkit, libraries, tools
 load       20   what the addon and the plugin need, doctor, whether a device opens
 rates      30   copies, host to device, bf16 products by cublasLt, by K and row pitch
 parity    110   every parity case on cuda
-peft       45   runs of PEFT repeated on cuda, and PEFT reading what comes out
+peft       45   runs of PEFT repeated on cuda, PEFT reading what comes out, steps as CUDA graphs
 memcheck   25   compute-sanitizer over some parity cases
 racecheck  25   the same
 synccheck  25   the same
@@ -24,6 +24,7 @@ block      35   bench block: the linears of a Llama-3-8B layer, beside PEFT
 step       85   bench step: Llama-3.2-1B shape, beside PEFT
 ncu        45   bytes and times of the kernels of a layer
 layer-all* 300  bench lora-linear, all 18 shapes
+step-ops*   85   the same as step, without CUDA graphs
 layer-8b*  200  bench step: one Llama-3-8B layer, beside PEFT
 step-8b*   420  bench step: Llama-3-8B shape, beside PEFT'
 
@@ -104,7 +105,7 @@ stage_rates() {
 stage_parity() { vitest_on_gpu parity test/ops -t " on $device " --maxWorkers=4; }
 stage_peft() {
   export LOWRANK_TEST_DEVICE=$device
-  vitest_on_gpu peft test/run/peft-parity.test.ts test/peers --maxWorkers=4
+  vitest_on_gpu peft test/run/peft-parity.test.ts test/peers test/cusim/graphs.test.ts --maxWorkers=4
 }
 
 # One process, a few cases of each op: each launch takes many times as long under a sanitizer.
@@ -129,6 +130,7 @@ stage_layer-all() { bench lora-linear --all --seconds "$(part 90)"; }
 stage_skinny() { LOWRANK_PEERS_PYTHON= bench skinny --seconds "$(part 50)"; }
 stage_block() { bench block ${shape:+--shape "$shape"} --seconds "$(part 50)"; }
 stage_step() { bench step --shape "${shape:-llama1b}" --seconds "$(part 45)"; }
+stage_step-ops() { LOWRANK_GRAPHS=0 stage_step; }
 stage_layer-8b() { bench step --shape llama8b-layer --seconds "$(part 60)"; }
 stage_step-8b() { bench step --shape llama8b --seconds "$(part 60)"; }
 
