@@ -9,7 +9,8 @@ namespace {
 
 constexpr int kSeeds = 20;
 
-// Who finds a defect: the result or a report in either mode, or only the checker, because blocks run one after the other.
+// Who finds a defect: the result or a report in either mode, or only the checker, because blocks run one after the other, or because what
+// was read beyond an operand, but before the guard page, comes to nothing.
 enum class FoundBy { both, checker };
 
 struct Planted {
@@ -24,6 +25,7 @@ const Planted kPlanted[] = {
     {"a cp.async wait that is off by one", "nobody wrote", FoundBy::both, [] { return run_product<f16, 2, Defect::late_wait>({70, 37, 72}); }},
     {"a prefetch before the barrier", "race", FoundBy::both, [] { return run_product<bf16, 2, Defect::early_prefetch>({70, 37, 136}); }},
     {"no guard for rows (ragged T)", "out of bounds: 16 bytes at offset", FoundBy::both, [] { return run_product<f16, 2, Defect::no_row_guard>({65, 32, 64}); }},
+    {"a mask of rows that is off by one (ragged T)", "out of bounds: 16 bytes at offset", FoundBy::checker, [] { return run_product<f16, 2, Defect::row_mask_off_by_one>({65, 32, 64}); }},
     {"no guard for K (ragged K)", "out of bounds: 16 bytes at offset", FoundBy::both, [] { return run_product<f16, 2, Defect::no_k_guard>({64, 32, 72}); }},
     {"no guard for columns (ragged N)", "race|out of bounds", FoundBy::both, [] { return run_product<f16, 2, Defect::no_column_guard>({64, 37, 64}); }},
     {"no guard for rows of w (ragged rank)", "out of bounds: 16 bytes at offset", FoundBy::both, [] { return run_product<f16, 2, Defect::no_rank_guard>({64, 20, 64}); }},

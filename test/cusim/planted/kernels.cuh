@@ -10,7 +10,7 @@ using namespace lowrank::cuda;
 enum class Defect {
   none, no_barrier, late_wait, no_row_guard, no_k_guard, no_column_guard, no_rank_guard, barrier_in_branch, early_prefetch, misaligned_ldmatrix,
   mma_in_branch, no_warp_barrier, early_return, bad_mask, lane_outside_mask, plain_ticket, no_release, no_acquire, shared_overflow, uninitialised_shared,
-  named_barrier_missing
+  named_barrier_missing, row_mask_off_by_one
 };
 
 // y[t, n] = sum_k x[t, k] w[n, k]; x: T x K, w: N x K in 16 bits, y f32. A block makes 64 x 32 with four warps, K in steps of 32 through
@@ -36,7 +36,7 @@ GPU_FN void load_stage(const Product& p, unsigned char* stage, int k0) {
     const int row = i / 4, at = i % 4, k = k0 + at * 8;
     const bool is_x = row < kRows;
     const int64_t r = is_x ? row0 + row : column0 + row - kRows;
-    const bool row_given = is_x ? (kDefect == Defect::no_row_guard || r < p.T) : (kDefect == Defect::no_rank_guard || r < p.N);
+    const bool row_given = is_x ? (kDefect == Defect::no_row_guard || r < p.T + (kDefect == Defect::row_mask_off_by_one)) : (kDefect == Defect::no_rank_guard || r < p.N);
     const bool given = row_given && (kDefect == Defect::no_k_guard || k < p.K);
     const uint16_t* matrix = is_x ? p.x : p.w;
     ptx::cp_async16(piece(stage, row, at), given ? matrix + r * p.K + k : matrix, given);
