@@ -28,6 +28,8 @@ export interface Placement {
   readonly seed: number;
   /** `any rows`: where operands are misaligned, activations of 16 bits have no spare columns. */
   readonly layout: 'any rows' | 'bordered';
+  /** What the runs of a case have in common: its operands, and what the oracle makes of them. */
+  readonly shared: unknown[];
 }
 
 /**
@@ -41,10 +43,13 @@ export class Bench {
   readonly #operands: Operand[] = [];
   readonly #weights: Weight[] = [];
   readonly #views: Tensor[] = [];
+  readonly #shared: unknown[];
   #seed: number;
+  #asked = 0;
 
-  constructor(device: Device, { misalign, seed, layout }: Placement) {
+  constructor(device: Device, { misalign, seed, layout, shared }: Placement) {
     this.device = device;
+    this.#shared = shared;
     this.#misalign = misalign;
     this.#layout = layout;
     this.#seed = seed;
@@ -53,9 +58,16 @@ export class Bench {
   get activations(): ActivationDtype {
     return this.device.info.activations;
   }
+  /** What all runs of a case share, made by the first: it must depend on the case and the dtype of activations alone. Asked for in the same order each time. */
+  once<T>(make: () => T): T {
+    const at = this.#asked++;
+    if (at === this.#shared.length) this.#shared.push(make());
+    return this.#shared[at] as T;
+  }
   /** `count` normal numbers times `scale`, as the dtype holds them. */
   random(count: number, { scale = 1, dtype = 'f32' as DType } = {}): Float64Array {
-    return normals(count, this.#seed++).map((x) => roundTo(x * scale, dtype));
+    const seed = this.#seed++;
+    return this.once(() => normals(count, seed).map((x) => roundTo(x * scale, dtype))).slice();
   }
   /** As {@link random}, as an activation holds them. */
   randomActivation(count: number, { scale = 1 } = {}): Float64Array {

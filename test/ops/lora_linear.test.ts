@@ -99,11 +99,12 @@ parity('lora_linear', {
     const u = bench.output([T, R]);
     launch('lora_linear', y, u, bench.activation(x, [T, K]), weight, extras ? bench.input(b, [N]) : null, extras ? y : null,
       bench.input(A, [R, K]), bench.input(B, [B.length]), ...scalars(testCase));
-    const [want, most] = [loraLinear(argumentsOf(testCase, operands)), loraLinear(argumentsOf(testCase, absolutes(operands)))];
+    const want = bench.once(() => loraLinear(argumentsOf(testCase, operands)));
+    const most = bench.once(() => loraLinear(argumentsOf(testCase, absolutes(operands))));
     const length = 2 * lengthOf(testCase);
-    const rounded = linear({ x: frozenFactor(bench, x, T), W: frozenFactor(bench, operands.W, T), T, N, K });
-    const exact = linear({ x, W: operands.W, T, N, K });
-    const low = loraLinear(argumentsOf(testCase, { ...absolutes(operands), W: new Float64Array(N * K), b: new Float64Array(N) })).y;
+    const rounded = bench.once(() => linear({ x: frozenFactor(bench, x, T), W: frozenFactor(bench, operands.W, T), T, N, K }));
+    const exact = bench.once(() => linear({ x, W: operands.W, T, N, K }));
+    const low = bench.once(() => loraLinear(argumentsOf(testCase, { ...absolutes(operands), W: new Float64Array(N * K), b: new Float64Array(N) })).y);
     const { split, coarse } = adapterRounding(bench, testCase);
     const [ofSums, ofU] = [bound(length, most.y.map((v, i) => v + Math.abs(carried[i] as number))), bound(length, most.u)];
     const ofAdapter = (i: number): number => (2 * split + coarse) * (low[i] as number) + halfRounding(bench) ** 2 * Math.abs(b[i % N] as number) + smallest(bench);
@@ -125,14 +126,14 @@ parity('lora_linear_grad', {
     const [dy, into] = [bench.randomActivation(T * N), { dA: bench.random(R * K), dB: bench.random(B.length) }];
     const [dA, dB] = [bench.inout(into.dA, [R, K]), bench.inout(into.dB, [B.length])];
     const dx = extras ? bench.activationOutput([T, K]) : null;
-    const u = loraLinear(argumentsOf(testCase, operands)).u.map(Math.fround);
+    const u = bench.once(() => loraLinear(argumentsOf(testCase, operands)).u.map(Math.fround));
     launch('lora_linear_grad', dx, dA, dB, bench.activation(dy, [T, N]), bench.activation(x, [T, K]), bench.input(u, [T, R]), weight,
       bench.input(A, [R, K]), bench.input(B, [B.length]), ...scalars(testCase));
-    const want = loraLinearGrad({ ...argumentsOf(testCase, operands), dy, into });
-    const most = loraLinearGrad({ ...argumentsOf(testCase, absolutes(operands)), dy: absolute(dy), into: { dA: absolute(into.dA), dB: absolute(into.dB) } });
+    const want = bench.once(() => loraLinearGrad({ ...argumentsOf(testCase, operands), dy, into }));
+    const most = bench.once(() => loraLinearGrad({ ...argumentsOf(testCase, absolutes(operands)), dy: absolute(dy), into: { dA: absolute(into.dA), dB: absolute(into.dB) } }));
     const length = 3 * lengthOf(testCase);
-    const rounded = linearGrad({ dy: frozenFactor(bench, dy, Infinity), W: frozenFactor(bench, operands.W, Infinity), T, N, K });
-    const exact = linearGrad({ dy, W: operands.W, T, N, K });
+    const rounded = bench.once(() => linearGrad({ dy: frozenFactor(bench, dy, Infinity), W: frozenFactor(bench, operands.W, Infinity), T, N, K }));
+    const exact = bench.once(() => linearGrad({ dy, W: operands.W, T, N, K }));
     const { split, coarse } = adapterRounding(bench, { ...testCase, extras: false });
     const [ofA, ofB, ofX] = [bound(length, most.dA), bound(length, most.dB), bound(length, most.dx)];
     const outputs = [

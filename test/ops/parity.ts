@@ -117,8 +117,9 @@ function checkVariant<Case>(op: string, variant: Variant, { cases, run, seed = 1
         tooBig++;
         context.skip();
       }
+      const shared: unknown[] = [];
       for (const misalign of variant.device === 'cusim' ? emulatedMisalignments : misalignments) {
-        await checkCase(devices, { misalign, seed, layout }, (bench) => run(bench, testCase));
+        await checkCase(devices, { misalign, seed, layout, shared }, (bench) => run(bench, testCase));
       }
     });
   }
