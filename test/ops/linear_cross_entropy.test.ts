@@ -43,15 +43,14 @@ parity('linear_cross_entropy', {
     const loss = bench.output([1]);
     const dx = evaluates ? null : bench.activationOutput([T, C]);
     launch('linear_cross_entropy', loss, dx, bench.activation(given, [T, C]), weight, bench.ints(targets), scale);
-    const want = linearCrossEntropy({ x, W, targets, T, C, V, scale });
+    const want = bench.once(() => linearCrossEntropy({ x, W, targets, T, C, V, scale }));
     // A logit's error moves its exponential by as much, relatively; so what a row's logits are off by goes into everything after.
-    const off = absoluteProduct(x, W, T, V, C).map((most) => (16 + C / 8) * epsilon * most);
+    const off = bench.once(() => absoluteProduct(x, W, T, V, C).map((most) => (16 + C / 8) * epsilon * most));
     const rowOff = Array.from(targets, (target, t) => (target === IGNORE ? 0 : off.subarray(t * V, (t + 1) * V).reduce((most, v) => Math.max(most, v), 0) + 32 * epsilon));
     const lossOff = rowOff.reduce((all, v) => all + 2 * v, 0) + 4 * epsilon * Math.abs(want.loss) + 1e-30;
     const outputs = [{ name: 'loss', got: loss, want: [want.loss], within: () => lossOff }];
     if (dx === null) return outputs;
-    const dlogits = crossEntropyGrad({ logits: linear({ x, W, T, N: V, K: C }), targets, T, V, scale });
-    const most = absoluteProduct(dlogits, transposed(W, V, C), T, C, V);
+    const most = bench.once(() => absoluteProduct(crossEntropyGrad({ logits: linear({ x, W, T, N: V, K: C }), targets, T, V, scale }), transposed(W, V, C), T, C, V));
     // With `medium` the probabilities are rounded to bf16 before they meet W, and the target's own row of W is taken as stored. With
     // activations of 16 bits they are rounded to these, f16 below 2^-14 to multiples of 2^-24.
     const halves = bench.device.info.matmulPrecision === 'medium' ? 2 ** -7 : halfRounding(bench);
