@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { openDevice, type Device } from '../device.ts';
 import { LowrankError } from '../error.ts';
+import { makeCallWork, nearlyNothing } from './call-work.ts';
 import { flopFloor, frozenFlops, layerName, makeLayerWork, type LayerShape } from './layer-work.ts';
 import { deviceParty, ratioSpread, spread, takeTurns } from './turns.ts';
 
@@ -13,7 +14,7 @@ export function addBench(program: Command): void {
     .command('bench')
     .description('time the native kernels on this machine')
     .option('--device <name>', 'cpu, cuda, cuda:N or auto', 'auto')
-    .option('--quick', 'only the two layers, also in a checkout of the project')
+    .option('--quick', 'only the two layers and the cost of a call, also in a checkout of the project')
     .action(bench);
 }
 
@@ -24,6 +25,7 @@ async function bench({ device: name, quick }: { device: string; quick?: boolean 
     await using device = await openDevice(name);
     process.stdout.write(`${device.info.name || device.kind}, kernels ${device.info.kernels}, ${device.info.threads} threads\n`);
     for (const shape of shapes) process.stdout.write(`${await timeLayer(device, shape)}\n`);
+    process.stdout.write(`${await timeCall(device)}\n`);
   }
   const main = path.join(root, 'bench', 'main.ts');
   if (quick) return;
@@ -50,6 +52,18 @@ async function timeLayer(device: Device, shape: LayerShape): Promise<string> {
     return `LoRA linear forward + backward, ${layerName(shape)}, bf16: ${median.toFixed(2)} ms (${low.toFixed(2)}–${high.toFixed(2)}), ${rate.toFixed(0)} GFLOP/s, ${ratio}`;
   } finally {
     layer.dispose();
+  }
+}
+
+/** What a call costs before its kernel has computed anything, as a line. */
+async function timeCall(device: Device): Promise<string> {
+  const { op, kernel, dispose } = await makeCallWork(device, nearlyNothing);
+  try {
+    const samples = await takeTurns({ kernel: deviceParty(device, kernel), op: deviceParty(device, op) });
+    const [alone, whole] = ['kernel', 'op'].map((name) => (spread(samples[name] ?? []).median * 1000).toFixed(1));
+    return `LoRA linear, ${layerName(nearlyNothing)}: ${alone} µs from TypeScript to the kernel, ${whole} µs with its outputs made and disposed of`;
+  } finally {
+    dispose();
   }
 }
 
