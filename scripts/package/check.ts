@@ -33,6 +33,7 @@ async function main(): Promise<void> {
     compile(project);
     for (const version of nodeVersions) await tryNode(project, path.join(folder, `node-${version}`), version);
     for (const bundle of bundles) await tryBundle(project, path.join(folder, 'bundled'), bundle);
+    await tryBuild(project);
     say('the package is fit to be published');
   } finally {
     rmSync(folder, { recursive: true });
@@ -47,13 +48,17 @@ function run(command: string, args: readonly string[], cwd = root): string {
   }
 }
 
-/** With the library's own declarations checked, in both readings of the package. */
+/** With the library's own declarations checked, in both readings of the package. A bundler knows no `import = require`. */
 function compile({ folder }: Project): void {
   for (const name of ['@types/node', 'undici-types']) cpSync(path.join(root, 'node_modules', name), path.join(folder, 'node_modules', name), { recursive: true });
   const strict = ['--noEmit', '--strict', '--exactOptionalPropertyTypes', '--target', 'es2022', '--lib', 'es2023,esnext.disposable', '--types', 'node'];
-  for (const resolution of [['--module', 'nodenext'], ['--module', 'esnext', '--moduleResolution', 'bundler']]) {
-    run(bin('tsc'), [...strict, ...resolution, '--ignoreConfig', 'typed.ts', 'typed-common.cts'], folder);
-    say(`compiles with ${resolution.join(' ')}`);
+  const readings = [
+    { files: ['typed.ts', 'typed-common.cts'], resolution: ['--module', 'nodenext'] },
+    { files: ['typed.ts'], resolution: ['--module', 'esnext', '--moduleResolution', 'bundler'] },
+  ];
+  for (const { files, resolution } of readings) {
+    run(bin('tsc'), [...strict, ...resolution, '--ignoreConfig', ...files], folder);
+    say(`${files.join(' and ')} compile${files.length === 1 ? 's' : ''} with ${resolution.join(' ')}`);
   }
 }
 
@@ -75,6 +80,16 @@ async function tryBundle(project: Project, folder: string, { name, out, options,
     cpSync(path.join(installed, 'prebuilds'), path.join(folder, path.dirname(out), 'prebuilds'), { recursive: true });
   }
   await expectTraining(`bundled, ${name}`, beside ? { ...project, folder } : project, out);
+}
+
+/** The package's own sources, by the tools of this machine; what is built is looked for before what came ready. */
+async function tryBuild(project: Project): Promise<void> {
+  const began = performance.now();
+  const told = run(path.join(project.folder, 'node_modules/.bin/lowrank'), ['build', '--no-cuda'], project.folder);
+  const addon = path.join('node_modules/lowrank/build/Release/lowrank.node');
+  if (!/^addon .*build.Release.lowrank\.node/m.test(told)) throw new Error(`lowrank build: doctor must find ${addon}\n${told.slice(-2000)}`);
+  say(`built from source in ${((performance.now() - began) / 1000).toFixed(0)} s`);
+  await expectTraining('built from source', project, 'esm.mjs');
 }
 
 async function expectTraining(what: string, project: Project, script: string, node?: string): Promise<void> {
