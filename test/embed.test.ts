@@ -1,5 +1,5 @@
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
@@ -8,29 +8,8 @@ import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { compileC, hasLibrary, hasProgram, root, run } from './capi/native.ts';
+import { embedGoldens as goldens, expectSteps } from './embed-steps.ts';
 import { goldenPath } from './golden/read.ts';
-
-interface Training {
-  readonly losses: readonly number[];
-  readonly gradNorms: readonly number[];
-}
-
-interface Goldens {
-  readonly layer: Training;
-  readonly mlp: Training;
-  readonly serve: { readonly base: string; readonly adapters: Readonly<Record<string, string>>; readonly prompts: readonly number[][]; readonly tokens: Readonly<Record<string, readonly number[][]>> };
-}
-
-/** By PEFT; see test/golden/embed.py, which holds f32 to within 1e-6 of f64. */
-const goldens = JSON.parse(readFileSync(goldenPath('embed.json'), 'utf8')) as Goldens;
-
-/** "loss norm" a line. */
-function expectSteps(output: string, { losses, gradNorms }: Training): void {
-  const steps = output.trim().split('\n').map((line) => line.split(' ').map(Number));
-  expect(steps.length).toBe(losses.length);
-  const furthest = (column: number, wanted: readonly number[]): number => Math.max(...wanted.map((value, i) => Math.abs(value - (steps[i]?.[column] ?? NaN))));
-  expect({ loss: furthest(0, losses), gradNorm: furthest(1, gradNorms) }).toEqual({ loss: expect.closeTo(0, 5), gradNorm: expect.closeTo(0, 5) });
-}
 
 const tsx = ['--import', pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href];
 

@@ -82,6 +82,8 @@ std::vector<Arithmetic> arithmetic() {
           {"f32", "avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), fma_avx2, 12 * 8 * 2},
           {"f32", "base", static_cast<bool>(__builtin_cpu_supports("sse4.2")), fma_base, 12 * 4 * 2},
           {"bf16", "avx512", avx512 && __builtin_cpu_supports("avx512bf16"), dot_avx512, 24 * 32 * 2}};
+#elif defined(__aarch64__)
+  return {{"f32", "neon", true, fma_portable, 24 * 4 * 2}};
 #else
   return {{"f32", "base", true, fma_portable, 24 * 4 * 2}};
 #endif

@@ -201,13 +201,24 @@ LOWRANK_INLINE void multiply_rows_of(float* c, int64_t ldc, const float* a, int6
   }
 }
 
+// x, or `least` where that is more; NaN stays NaN. x86's maximum gives its second operand where one is NaN, Arm's the number.
+template <class V>
+LOWRANK_INLINE V no_less(RowTag d, V x, float least) {
+  const auto bound = hn::Set(d, least);
+#if HWY_ARCH_X86
+  return hn::Max(bound, x);
+#else
+  return hn::IfThenElse(hn::Lt(x, bound), bound, x);
+#endif
+}
+
 // 2^x for x <= 0, within 1.8e-7 of its value, exact at 0; below 2^-126 it stays there; NaN stays NaN. Scores are kept in units of ln 2 (the
 // factor rides along when keys are packed), which leaves half the work of exp_f32.
 template <class V>
 LOWRANK_INLINE V exp2_of_negative(RowTag d, V x) {
   const hn::RebindToSigned<RowTag> di;
   const auto magic = hn::Set(d, 12582912.0f);  // 1.5 * 2^23: the sum's low bits are round(x)
-  x = hn::Max(hn::Set(d, -126.0f), x);         // in this order a NaN passes
+  x = no_less(d, x, -126.0f);
   const auto shifted = hn::Add(x, magic);
   const auto r = hn::Sub(x, hn::Sub(shifted, magic));
   auto p = hn::MulAdd(hn::Set(d, 1.32647273e-3f), r, hn::Set(d, 9.67151299e-3f));

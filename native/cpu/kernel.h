@@ -11,7 +11,7 @@
 #include "../core/context.h"
 #include "../ops/all.h"
 
-// LOWRANK_ISA is base (x86-64-v2, or what every Arm has), avx2 (x86-64-v3) or avx512 (x86-64-v4).
+// LOWRANK_ISA is base (x86-64-v2), avx2 (x86-64-v3) or avx512 (x86-64-v4); on 64-bit Arm neon; elsewhere base, what the compiler takes.
 namespace lowrank::cpu::LOWRANK_ISA {
 
 namespace hn = hwy::HWY_NAMESPACE;

@@ -1,4 +1,6 @@
 import { execFileSync } from 'node:child_process';
+import { statSync } from 'node:fs';
+import path from 'node:path';
 import { type Binary, floor, systemLibraries } from './binaries.ts';
 
 /** What a binary asks of the system it is loaded on, and what it offers. */
@@ -13,18 +15,31 @@ export interface Needs {
 
 const run = (tool: string, ...args: string[]): string => execFileSync(tool, args, { encoding: 'utf8', maxBuffer: 64 << 20 });
 
-/** Reads it with binutils. */
-export function readNeeds(file: string): Needs {
-  const headers = run('objdump', '-p', file);
+/** Reads it with binutils; those for another processor's binaries have a prefix, `aarch64-linux-gnu-`. */
+export function readNeeds(file: string, prefix = ''): Needs {
+  const headers = run(`${prefix}objdump`, '-p', file);
   const libraries = [...headers.matchAll(/^\s+NEEDED\s+(\S+)/gm)].map((match) => match[1] as string);
   const versions: Record<string, string> = {};
   for (const [, family, version] of headers.matchAll(/^\s+0x[0-9a-f]+ 0x\w+ \d+ ([A-Z]+)_([\d.]+)$/gm) as Iterable<[string, string, string]>) {
     if (versions[family] === undefined || isNewer(version, versions[family])) versions[family] = version;
   }
-  const names = run('nm', '-D', '--with-symbol-versions', file).split('\n').map((line) => /^[0-9a-f ]* (\w) (\S+)$/.exec(line)).filter((match) => match !== null);
+  const names = run(`${prefix}nm`, '-D', '--with-symbol-versions', file).split('\n').map((line) => /^[0-9a-f ]* (\w) (\S+)$/.exec(line)).filter((match) => match !== null);
   const exports = names.filter(([, kind]) => /[TDBR]/.test(kind as string)).map((match) => match[2] as string);
   const finds = names.filter(([, kind, name]) => kind === 'U' && !(name as string).includes('@')).map((match) => match[2] as string);
   return { libraries, versions, exports, finds };
+}
+
+/** All that a binary offers and asks for, for reading. */
+export function describeNeeds(file: string, prefix = ''): string {
+  const { libraries, versions, exports } = readNeeds(file, prefix);
+  const newest = Object.entries(versions).map(([family, version]) => `${family}_${version}`);
+  const names = exports.filter((name) => !name.startsWith('LOWRANK_')); // the versions themselves are listed too
+  return [
+    `${path.basename(file)}, ${(statSync(file).size / 2 ** 20).toFixed(2)} MiB`,
+    `  needs    ${libraries.join(' ')}`,
+    `  newest   ${newest.join(' ')}`,
+    `  exports  ${names.length}: ${names.join(' ')}`,
+  ].join('\n');
 }
 
 export function isNewer(a: string, b: string): boolean {

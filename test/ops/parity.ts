@@ -42,7 +42,7 @@ interface Variant {
   readonly devices: readonly number[];
 }
 
-const isas = process.arch === 'x64' ? ['avx512', 'avx2', 'base'] : ['base'];
+const isas = process.arch === 'x64' ? ['avx512', 'avx2', 'base'] : process.arch === 'arm64' ? ['neon'] : ['base'];
 const checkedPlugin = fileURLToPath(new URL('../../build/Release/liblowrank_cusim_checked.so', import.meta.url));
 const variants: readonly Variant[] = [
   ...isas.map((isa): Variant => ({ name: `cpu ${isa}`, device: 'cpu', environment: { LOWRANK_ISA: isa }, devices: [1, 2, 4] })),

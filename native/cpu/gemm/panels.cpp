@@ -16,14 +16,14 @@ void store_side(const Job& job, const Side& side, const float* temp, int64_t dow
 }
 
 // One tile of a side. `a`: the panel, whose row k stands at a + k * rows. A narrow side is taken as its transpose, in which the rows
-// of A are the vector: n products for each k instead of one for each row.
+// of A are the vector: n products for each k instead of one for each row. Where these are more vectors than a tile has (NEON: 12 rows), it isn't.
 void run_side_tile(const Job& job, const Side& side, const Block& block, int64_t j, int64_t k, const PanelRows& rows, const float* a, float* panel) {
   HWY_ALIGN float temp[kTileRows * kTempCols];
   const int64_t col = j * kTileCols, cols = side.n - col < kTileCols ? side.n - col : kTileCols, width = block.vectors(j) * kLanes;
   const int64_t across = (rows.count + kLanes - 1) / kLanes;
   Tile tile{};
   tile.k[0] = k, tile.c = temp, tile.c_pitch = kTempCols, tile.soon = a;
-  if (cols <= kTileRows && cols * across < rows.count * block.vectors(j)) {
+  if (cols <= kTileRows && across <= kTileVectors && cols * across < rows.count * block.vectors(j)) {
     tile.a[0] = block.at(j, 0), tile.a_pitch[0] = width;
     tile.b[0] = a, tile.b_pitch[0] = rows.count;
     tile_kernel(cols, across)(tile);

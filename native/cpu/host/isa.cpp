@@ -6,10 +6,15 @@
 
 namespace lowrank::cpu {
 
-namespace base { extern const Table kTable; }
+// As native/cpu/CMakeLists.txt makes them.
 #if defined(__x86_64__)
+namespace base { extern const Table kTable; }
 namespace avx2 { extern const Table kTable; }
 namespace avx512 { extern const Table kTable; }
+#elif defined(__aarch64__)
+namespace neon { extern const Table kTable; }
+#else
+namespace base { extern const Table kTable; }
 #endif
 
 namespace {
@@ -45,6 +50,8 @@ const Table* choose_table(char* why, unsigned long size) {
   const Candidate candidates[] = {{&avx512::kTable, aes && __builtin_cpu_supports("x86-64-v4")},
                                   {&avx2::kTable, aes && __builtin_cpu_supports("x86-64-v3")},
                                   {&base::kTable, aes && __builtin_cpu_supports("x86-64-v2")}};
+#elif defined(__aarch64__)
+  const Candidate candidates[] = {{&neon::kTable, true}};
 #else
   const Candidate candidates[] = {{&base::kTable, true}};
 #endif
