@@ -43,7 +43,9 @@ export function opFlops({ name, shapes }: TracedOp, { tokens }: { readonly token
     case 'linear': return 2 * rows('x') * cols('x') * cols('y');
     case 'linear_grad': return 2 * rows('dy') * cols('dy') * cols('dx');
     case 'lora_linear': return 2 * rows('x') * cols('x') * cols('y') + adapter(rows('x'));
-    case 'lora_linear_grad': return 2 * rows('dx') * cols('dx') * cols('dy') + 2 * adapter(rows('dy')) - (of['dx'] === undefined ? 2 * rows('dy') * count('a') : 0);
+    case 'swiglu_then_lora_linear': return 2 * rows('h') * cols('h') * cols('y') + adapter(rows('h'));
+    case 'lora_linear_grad':
+    case 'swiglu_grad_then_lora_linear_grad': return 2 * rows('dx') * cols('dx') * cols('dy') + 2 * adapter(rows('dy')) - (of['dx'] === undefined ? 2 * rows('dy') * count('a') : 0);
     case 'linear_cross_entropy': return (of['dx'] === undefined ? 2 : 4) * rows('x') * cols('x') * rows('w');
     // Scores and weighted values; on the way back scores again, dv, dp, dq, dk. Half of each square.
     case 'attention': return 2 * rows('y') * cols('y') * (tokens + 1);

@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(kMostRowThreads) swiglu_rows(Forward<T> p) {
   for_packs<kCount>(p.cols, [&](int64_t i) {
     const Floats<kCount> z = load<kCount>(gate + i);
     Floats<kCount> result = load<kCount>(gate + p.cols + i);
-    for (int j = 0; j < kCount; ++j) result.at[j] *= z.at[j] * sigmoid(z.at[j]);
+    for (int j = 0; j < kCount; ++j) result.at[j] = gated(z.at[j], result.at[j]);
     store<kCount>(y + i, result);
   });
 }
@@ -44,9 +44,8 @@ __global__ void __launch_bounds__(kMostRowThreads) swiglu_rows_grad(Backward<T> 
     const Floats<kCount> z = load<kCount>(gate + i), up = load<kCount>(gate + p.cols + i), dy = load<kCount>(dy_row + i);
     Floats<kCount> dgate, dup;
     for (int j = 0; j < kCount; ++j) {
-      const float q = sigmoid(z.at[j]), pull = dy.at[j] * q;
-      dgate.at[j] = pull * up.at[j] * (1.0f + z.at[j] * (1.0f - q));
-      dup.at[j] = pull * z.at[j];
+      const GatedGradient d = gated_gradient(dy.at[j], z.at[j], up.at[j]);
+      dgate.at[j] = d.gate, dup.at[j] = d.up;
     }
     store<kCount>(dx + i, dgate);
     store<kCount>(dx + p.cols + i, dup);

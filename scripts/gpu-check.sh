@@ -25,6 +25,7 @@ step       85   bench step: Llama-3.2-1B shape, beside PEFT
 ncu        45   bytes and times of the kernels of a layer
 layer-all* 300  bench lora-linear, all 18 shapes
 step-ops*   85   the same as step, without CUDA graphs
+step-apart-ops* 85 the same as step, swiglu and the adapter apart
 layer-8b*  200  bench step: one Llama-3-8B layer, beside PEFT
 step-8b*   420  bench step: Llama-3-8B shape, beside PEFT'
 
@@ -131,6 +132,7 @@ stage_skinny() { LOWRANK_PEERS_PYTHON= bench skinny --seconds "$(part 50)"; }
 stage_block() { bench block ${shape:+--shape "$shape"} --seconds "$(part 50)"; }
 stage_step() { bench step --shape "${shape:-llama1b}" --seconds "$(part 45)"; }
 stage_step-ops() { LOWRANK_GRAPHS=0 stage_step; }
+stage_step-apart-ops() { LOWRANK_FUSE=0 stage_step; }
 stage_layer-8b() { bench step --shape llama8b-layer --seconds "$(part 60)"; }
 stage_step-8b() { bench step --shape llama8b --seconds "$(part 60)"; }
 

@@ -2,7 +2,7 @@
 
 #include "extended.h"
 #include "masked.h"
-#include "skinny.h"
+#include "skinny_gated.h"
 
 namespace lowrank::cuda {
 
@@ -73,8 +73,21 @@ SkinnyRows rows_into(float* out, const LoraParts& parts, float factor) {
   return rows;
 }
 
-// v = s dy B, and dB += dy^T u, in one pass over dy.
-bool make_v_and_db(Queue& queue, const LoraLinearGrad& op, const Extended& dy, const PartList& parts, float* v) {
+// u = s xhat A^T. `gated`: x is made on the way.
+bool make_u(Queue& queue, const LoraLinear& op, const Extended& x, const Gated* gated) {
+  Skinny product = skinny_of(x, x.parts);
+  product.windows = windows_over(x.parts, op.w.in, op.parts);
+  const Spread side = side_of(queue, product, {op.a.f32(), 1, op.w.in, false}, op.w.in);
+  if (side.to == nullptr) return false;
+  spread(queue, {side});
+  const SkinnyRows rows = rows_into(op.u.f32(), op.parts, keep_of(op.parts));
+  if (gated != nullptr) skinny_swiglu(queue, *gated, product, rows);
+  else skinny(queue, product, &rows, nullptr);
+  return true;
+}
+
+// v = s dy B, and dB += dy^T u, in one pass over dy. `gated`: it is made in this pass.
+bool make_v_and_db(Queue& queue, const LoraLinearGrad& op, const Extended& dy, const PartList& parts, float* v, const Gated* gated) {
   Skinny product = skinny_of(dy, parts);
   product.windows = windows_by_part(parts);
   const Spread side = side_of(queue, product, {op.b.f32(), 0, 0, true}, op.w.rows()), tall = tall_of(queue, product, op.u.f32());
@@ -83,7 +96,8 @@ bool make_v_and_db(Queue& queue, const LoraLinearGrad& op, const Extended& dy, c
   const SkinnyRows rows = rows_into(v, op.parts, 1.0f);
   SkinnyColumns columns;
   columns.out = op.db.f32(), columns.flat_b = true;
-  skinny(queue, product, &rows, &columns);
+  if (gated != nullptr) skinny_swiglu_grad(queue, *gated, product, rows, columns);
+  else skinny(queue, product, &rows, &columns);
   return true;
 }
 
@@ -110,38 +124,24 @@ void start_with_masked(Queue& queue, const LoraLinearGrad& op, const PartList& p
   p.carry = op.dx.data, p.carry_pitch = op.dx.pitch;
 }
 
-}  // namespace
-
-void linear_halves(Queue& queue, const Linear& op) { multiply_extended(queue, forward_of(queue, op.y, op.x, op.w, op.bias, op.carry)); }
-
-void linear_grad_halves(Queue& queue, const LinearGrad& op) { multiply_extended(queue, backward_of(queue, op.dx, op.dy, op.w)); }
-
-void lora_linear_halves(Queue& queue, const LoraLinear& op) {
+void forward(Queue& queue, const LoraLinear& op, const Gated* gated) {
   Extended p = forward_of(queue, op.y, op.x, op.w, op.bias, op.carry);
   if (p.left.data == nullptr) return;
   p.parts = parts_of(op.w, op.parts);
-  if (p.parts.ranks() > 0) {
-    Skinny product = skinny_of(p, p.parts);
-    product.windows = windows_over(p.parts, op.w.in, op.parts);
-    const Spread side = side_of(queue, product, {op.a.f32(), 1, op.w.in, false}, op.w.in);
-    if (side.to == nullptr) return;
-    spread(queue, {side});
-    const SkinnyRows rows = rows_into(op.u.f32(), op.parts, keep_of(op.parts));
-    skinny(queue, product, &rows, nullptr);
-  }
+  if (p.parts.ranks() > 0 && !make_u(queue, op, p, gated)) return;
   p.of_rows = {op.u.f32(), op.parts.ranks(), 1, false};
   p.of_columns = {op.b.f32(), 0, 0, true};
   multiply_extended(queue, p);
 }
 
-void lora_linear_grad_halves(Queue& queue, const LoraLinearGrad& op) {
+void backward(Queue& queue, const LoraLinearGrad& op, const Gated* gated) {
   Extended p = backward_of(queue, op.dx, op.dy, op.w);
   if (p.left.data == nullptr) return;
   const PartList parts = parts_of(op.w, op.parts);
   float* v = nullptr;
   if (parts.ranks() > 0) {
     v = queue.scratch_for<float>(p.rows * parts.ranks());
-    if (v == nullptr || !make_v_and_db(queue, op, p, parts, v) || !make_da(queue, op, parts, v)) return;
+    if (v == nullptr || !make_v_and_db(queue, op, p, parts, v, gated) || !make_da(queue, op, parts, v)) return;
   }
   if (!op.dx.given()) return;
   if (parts.ranks() > 0 && op.parts.dropout > 0.0f) {
@@ -152,6 +152,30 @@ void lora_linear_grad_halves(Queue& queue, const LoraLinearGrad& op) {
     p.of_columns = {op.a.f32(), 1, op.w.in, false};
   }
   multiply_extended(queue, p);
+}
+
+}  // namespace
+
+void linear_halves(Queue& queue, const Linear& op) { multiply_extended(queue, forward_of(queue, op.y, op.x, op.w, op.bias, op.carry)); }
+
+void linear_grad_halves(Queue& queue, const LinearGrad& op) { multiply_extended(queue, backward_of(queue, op.dx, op.dy, op.w)); }
+
+void lora_linear_halves(Queue& queue, const LoraLinear& op) { forward(queue, op, nullptr); }
+
+void lora_linear_grad_halves(Queue& queue, const LoraLinearGrad& op) { backward(queue, op, nullptr); }
+
+bool swiglu_then_lora_linear_halves(Queue& queue, const SwigluThenLoraLinear& op) {
+  const Gated gated{op.x.data, op.x.pitch, nullptr, 0, op.h.data, op.h.pitch, op.h.rows(), op.h.cols()};
+  if (!can_make_u(gated, parts_of(op.w, op.parts))) return false;
+  forward(queue, op.second(), &gated);
+  return true;
+}
+
+bool swiglu_grad_then_lora_linear_grad_halves(Queue& queue, const SwigluGradThenLoraLinearGrad& op) {
+  const Gated gated{op.y.data, op.y.pitch, op.dh.data, op.dh.pitch, op.dy.data, op.dy.pitch, op.dh.rows(), op.dh.cols()};
+  if (!can_make_v_and_db(gated, parts_of(op.w, op.parts))) return false;
+  backward(queue, op.second(), &gated);
+  return true;
 }
 
 }  // namespace lowrank::cuda

@@ -13,5 +13,8 @@ void linear_halves(Queue& queue, const Linear& op);
 void linear_grad_halves(Queue& queue, const LinearGrad& op);
 void lora_linear_halves(Queue& queue, const LoraLinear& op);
 void lora_linear_grad_halves(Queue& queue, const LoraLinearGrad& op);
+// False: nothing is done, and nothing would be saved by doing both at once. An h, or a dy, that can be made on the way lies as it is used.
+bool swiglu_then_lora_linear_halves(Queue& queue, const SwigluThenLoraLinear& op);
+bool swiglu_grad_then_lora_linear_grad_halves(Queue& queue, const SwigluGradThenLoraLinearGrad& op);
 
 }  // namespace lowrank::cuda

@@ -36,7 +36,7 @@
 #define LOWRANK_VERSION "0.1.0"
 
 /* Changes with any struct below. lowrank_open refuses a caller that was compiled against another header. */
-#define LOWRANK_ABI 0xb2d1d2c5u
+#define LOWRANK_ABI 0x4ecd9fa7u
 
 #ifdef __cplusplus
 extern "C" {
@@ -431,6 +431,52 @@ typedef struct lowrank_swiglu_grad_args {
   lowrank_tensor x;   /* in, act: [T, 2F] */
 } lowrank_swiglu_grad_args;
 LOWRANK_API lowrank_status lowrank_swiglu_grad(lowrank_context* context, const lowrank_swiglu_grad_args* args);
+
+/* swiglu_then_lora_linear
+ * swiglu makes h of x = gate | up, and lora_linear makes y and u of h. */
+typedef struct lowrank_swiglu_then_lora_linear_args {
+  lowrank_tensor y;      /* out, act: [T, N] */
+  lowrank_tensor u;      /* out, f32: [T, R], kept for the gradient */
+  lowrank_tensor h;      /* out, act: [T, K], kept for the gradient */
+  lowrank_tensor x;      /* in, act: [T, 2K] */
+  lowrank_weight w;      /* in: [N, K] */
+  lowrank_tensor bias;   /* in, f32: [N] or not given */
+  lowrank_tensor carry;  /* in, act: [T, N] or not given; y may be carry */
+  lowrank_tensor a;      /* in, f32: [R, K], the parts one below the other */
+  lowrank_tensor b;      /* in, f32: flat: part after part, each [N_i, r_i] */
+  int64_t rank[3];
+  float scale[3];
+  uint32_t layer[3];
+  float dropout;         /* p in [0, 1); 0: no mask */
+  uint32_t seed_low;
+  uint32_t seed_high;
+  uint32_t step;         /* differs between any two forward passes that must not share a mask */
+} lowrank_swiglu_then_lora_linear_args;
+LOWRANK_API lowrank_status lowrank_swiglu_then_lora_linear(lowrank_context* context, const lowrank_swiglu_then_lora_linear_args* args);
+
+/* swiglu_grad_then_lora_linear_grad
+ * swiglu_grad makes dy of dh and y = gate | up, and lora_linear_grad makes dx, dA and dB of dy. What made y was that lora_linear. */
+typedef struct lowrank_swiglu_grad_then_lora_linear_grad_args {
+  lowrank_tensor dx;   /* out, act: [T, K] or not given */
+  lowrank_tensor da;   /* in and out, f32: [R, K], added to */
+  lowrank_tensor db;   /* in and out, f32: flat like b, added to */
+  lowrank_tensor dy;   /* out, act: [T, N]; may be y */
+  lowrank_tensor dh;   /* in, act: [T, N/2] */
+  lowrank_tensor y;    /* in, act: [T, N] */
+  lowrank_tensor x;    /* in, act: [T, K] */
+  lowrank_tensor u;    /* in, f32: [T, R] */
+  lowrank_weight w;    /* in: [N, K] */
+  lowrank_tensor a;    /* in, f32: [R, K] */
+  lowrank_tensor b;    /* in, f32: flat */
+  int64_t rank[3];
+  float scale[3];
+  uint32_t layer[3];
+  float dropout;       /* p in [0, 1); 0: no mask */
+  uint32_t seed_low;
+  uint32_t seed_high;
+  uint32_t step;       /* differs between any two forward passes that must not share a mask */
+} lowrank_swiglu_grad_then_lora_linear_grad_args;
+LOWRANK_API lowrank_status lowrank_swiglu_grad_then_lora_linear_grad(lowrank_context* context, const lowrank_swiglu_grad_then_lora_linear_grad_args* args);
 
 /* gelu
  * y = x * Phi(x) (Hendrycks & Gimpel 2016). form 0: Phi by erf.  form 1: Phi(x) ~ (1 + tanh(sqrt(2/pi) * (x + 0.044715 x^3))) / 2. */

@@ -4,6 +4,7 @@
 #include "cross_entropy.h"
 #include "elementwise.h"
 #include "embedding.h"
+#include "gated_mlp.h"
 #include "gelu.h"
 #include "layer_norm.h"
 #include "linear.h"

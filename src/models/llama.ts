@@ -1,9 +1,9 @@
 import type { Linear } from '../nn/linear.ts';
 import { embedding } from '../ops/embedding.ts';
+import { gatedMlp } from '../ops/gated_mlp.ts';
 import { qkNorm } from '../ops/qk_norm.ts';
 import { rmsNorm } from '../ops/rms_norm.ts';
 import { ropeInplace } from '../ops/rope.ts';
-import { swiglu } from '../ops/swiglu.ts';
 import { scope } from '../scope.ts';
 import type { Tensor } from '../tensor.ts';
 import type { ConfigReader } from './config-reader.ts';
@@ -106,7 +106,7 @@ function makeBlock(settings: LlamaSettings, layers: LlamaLayers, norms: LlamaNor
         const turned = ropeInplace(qkv, positions, table as Tensor, options);
         return layers.output.forward(attend(turned, options), x);
       });
-      return layers.down.forward(swiglu(layers.gateUp.forward(rmsNorm(h, norms.postAttention, normEps))), h);
+      return gatedMlp(rmsNorm(h, norms.postAttention, normEps), layers.gateUp, layers.down, h);
     },
     dispose() {
       for (const owner of [...Object.values<Linear>({ ...layers }), ...Object.values<Tensor | null>({ ...norms })]) owner?.dispose();

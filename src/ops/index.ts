@@ -3,6 +3,7 @@ export * from './attention.ts';
 export * from './cross_entropy.ts';
 export * from './elementwise.ts';
 export * from './embedding.ts';
+export * from './gated_mlp.ts';
 export * from './gelu.ts';
 export * from './layer_norm.ts';
 export * from './linear.ts';

@@ -1,46 +1,10 @@
-import { LowrankError } from '../error.ts';
 import { launch } from '../kernel.ts';
 import { defineOp } from '../op.ts';
 import type { Tensor } from '../tensor.ts';
 import type { LinearOperands } from './linear.ts';
+import { gradientsOf, type LoraOperands, partNumbers } from './lora_operands.ts';
 
-/** The adapter of a joined projection of P parts (q|k|v is three). R is the sum of the ranks; rank 0 is a part without adapter. */
-export interface LoraOperands {
-  readonly a: Tensor; // [R, K], the parts one below the other
-  readonly b: Tensor; // flat: part after part, each [N_i, r_i]
-  readonly da: Tensor | null; // where gradients are added; null: not trained
-  readonly db: Tensor | null;
-  readonly ranks: readonly number[];
-  readonly scales: readonly number[];
-  readonly dropout: Dropout;
-}
-
-/** Where dropout masks are drawn from: the same numbers give the same mask, on every backend. */
-export interface Dropout {
-  readonly p: number; // 0: no dropout
-  readonly seed: number; // up to 2^53
-  readonly layers: readonly number[]; // a number of its own for each part
-  readonly step: number; // differs between forward passes that must not share a mask
-}
-
-/** The numbers of operands without dropout: they stay the same, and are asked for at every token. */
-const withoutDropout = new WeakMap<LoraOperands, readonly number[]>();
-
-function partNumbers(lora: LoraOperands): readonly number[] {
-  const dropout = lora.dropout;
-  if (dropout.p !== 0) return numbersOf(lora, dropout);
-  const known = withoutDropout.get(lora);
-  if (known !== undefined) return known;
-  const numbers = numbersOf(lora, dropout);
-  withoutDropout.set(lora, numbers);
-  return numbers;
-}
-
-function numbersOf({ ranks, scales }: LoraOperands, dropout: Dropout): readonly number[] {
-  const three = (values: readonly number[]): number[] => [values[0] ?? 0, values[1] ?? 0, values[2] ?? 0];
-  const { p, seed, layers, step } = dropout;
-  return [...three(ranks), ...three(scales), ...three(layers), p, seed % 2 ** 32, Math.floor(seed / 2 ** 32), step];
-}
+export type { Dropout, LoraOperands } from './lora_operands.ts';
 
 /**
  * y = x W0ᵀ + bias + s·(x̂ Aᵀ) Bᵀ (+ carry), x̂ = mask∘x/(1−p), for each part of a joined weight. x [T, K]; y [T, N]. W0 gets no
@@ -48,7 +12,7 @@ function numbersOf({ ranks, scales }: LoraOperands, dropout: Dropout): readonly 
  */
 export const loraLinear = defineOp((x: Tensor, frozen: LinearOperands, lora: LoraOperands, carry: Tensor | null = null) => {
   const { weight, bias } = frozen;
-  const { a, b, da, db } = lora;
+  const { a, b, da } = lora;
   const parts = partNumbers(lora);
   const y = x.like([x.rows, weight.rows]);
   const u = x.device.empty([x.rows, a.rows]);
@@ -60,11 +24,9 @@ export const loraLinear = defineOp((x: Tensor, frozen: LinearOperands, lora: Lor
     trains: da !== null,
     rule: (dy, backward) => {
       if (!backward.needs(0) && da === null) return [null, dy];
-      if (da === null || db === null) {
-        throw new LowrankError('ERR_UNSUPPORTED', 'lora_linear: a gradient can pass only an adapter that is trained (da and db were not given)');
-      }
+      const gradients = gradientsOf(lora);
       const dx = backward.needs(0) ? x.like() : null;
-      launch('lora_linear_grad', dx, da, db, dy, x, u, weight, a, b, ...parts);
+      launch('lora_linear_grad', dx, ...gradients, dy, x, u, weight, a, b, ...parts);
       return [dx, dy];
     },
   };

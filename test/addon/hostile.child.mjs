@@ -53,6 +53,7 @@ const signatures = {
   lora_linear_grad: `otttttwtt${parts}`, lora_merge: 'ttttxn', rms_norm: 'ttttx', rms_norm_grad: 'ttttto', layer_norm: 'ttttttx',
   layer_norm_grad: 'tttttto', qk_norm: `ttttt${heads}x`, qk_norm_grad: `tttttt${heads}`, rope_inplace: `tit${heads}n`,
   attention: `ttti${heads}nx`, attention_grad: `ttttti${heads}nx`, attention_cache: `tttt${heads}nnx`, swiglu: 'tt', swiglu_grad: 'ttt',
+  swiglu_then_lora_linear: `ttttwoott${parts}`, swiglu_grad_then_lora_linear_grad: `otttttttwtt${parts}`,
   gelu: 'ttn', gelu_grad: 'tttn', cross_entropy_inplace: 'ttix', linear_cross_entropy: 'totwix', sum_squares: 'tt',
   adamw: `tttt${gate}xxxxxxx`, sgd: `tot${gate}xxxn`,
 };
