@@ -40,6 +40,7 @@ class Gathered {
   void inout(const char*, Tensor& t, Kind) { note(t); }
   void optional(const char*, Tensor& t, Kind) { note(t); }
   void optional_out(const char*, Tensor& t, Kind) { note(t); }
+  void optional_inout(const char*, Tensor& t, Kind) { note(t); }
   void weight(const char*, Weight& w) {
     key_.insert(key_.end(), {w.parts, w.in, w.pitch, w.border, static_cast<int64_t>(w.dtype), static_cast<int64_t>(w.order)});
     for (int i = 0; i < w.parts; ++i) key_.insert(key_.end(), {reinterpret_cast<int64_t>(w.data[i]), w.out[i]});

@@ -23,8 +23,8 @@ class ListOperands {
   void in(const char* name, Tensor& t, Kind) { add(name, t, cusim::Role::read); }
   void inout(const char* name, Tensor& t, Kind) { add(name, t, cusim::Role::update); }
   void optional(const char* name, Tensor& t, Kind) { add(name, t, cusim::Role::read); }
-  // Sgd reads its buffer from the second step on.
-  void optional_out(const char* name, Tensor& t, Kind) { add(name, t, cusim::Role::update); }
+  void optional_out(const char* name, Tensor& t, Kind) { add(name, t, cusim::Role::write); }
+  void optional_inout(const char* name, Tensor& t, Kind) { add(name, t, cusim::Role::update); }
   void weight(const char* name, Weight& w) {
     if (w.border > 0) {
       const int64_t rows = w.order == WeightOrder::out_in ? w.rows() : w.in;

@@ -16,6 +16,7 @@ class Decode {
   void inout(const char* name, Tensor& t, Kind kind) { t = tensor(name, kind, Is::required, Access::write); }
   void optional(const char* name, Tensor& t, Kind kind) { t = tensor(name, kind, Is::optional, Access::read); }
   void optional_out(const char* name, Tensor& t, Kind kind) { t = tensor(name, kind, Is::optional, Access::write); }
+  void optional_inout(const char* name, Tensor& t, Kind kind) { t = tensor(name, kind, Is::optional, Access::write); }
   void weight(const char* name, Weight& w) {
     const Object& object = find(name, next(name), Object::Is::weight);
     w = object.weight;

@@ -20,6 +20,7 @@ class Arguments {
   void inout(const char* name, Tensor& t, Kind kind) { tensor(name, t, kind, Is::required); }
   void optional(const char* name, Tensor& t, Kind kind) { tensor(name, t, kind, Is::optional); }
   void optional_out(const char* name, Tensor& t, Kind kind) { tensor(name, t, kind, Is::optional); }
+  void optional_inout(const char* name, Tensor& t, Kind kind) { tensor(name, t, kind, Is::optional); }
   void weight(const char* name, Weight& w);
   template <class T>
   void value(const char*, T& v) { v = take<T>(); }

@@ -24,6 +24,7 @@ class PackRows {
   void inout(const char*, Tensor& t, Kind) { visit(t, true, true); }
   void optional(const char*, Tensor& t, Kind) { visit(t, true, false); }
   void optional_out(const char*, Tensor& t, Kind) { visit(t, false, true); }
+  void optional_inout(const char*, Tensor& t, Kind) { visit(t, true, true); }
   void weight(const char*, Weight&) {}
   template <class T>
   void value(const char*, T&) {}

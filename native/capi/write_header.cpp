@@ -33,6 +33,7 @@ class Fields {
   void inout(const char* name, Tensor&, Kind kind) { add("lowrank_tensor", name, "in and out, " + of(kind)); }
   void optional(const char* name, Tensor&, Kind kind) { add("lowrank_tensor", name, "in, " + of(kind)); }
   void optional_out(const char* name, Tensor&, Kind kind) { add("lowrank_tensor", name, "out, " + of(kind)); }
+  void optional_inout(const char* name, Tensor&, Kind kind) { add("lowrank_tensor", name, "in and out, " + of(kind)); }
   void weight(const char* name, Weight&) { add("lowrank_weight", name, "in"); }
   void value(const char* name, int64_t&) { add("int64_t", name, ""); }
   void value(const char* name, float&) { add("float", name, ""); }

@@ -218,7 +218,7 @@ LOWRANK_API lowrank_status lowrank_linear_grad(lowrank_context* context, const l
 
 /* lora_linear
  * For part i, with its rows W_i [N_i, K], A_i [r_i, K] and B_i [N_i, r_i] (Hu et al. 2021):
- *   u_i = s_i * xhat_i A_i^T,   y_i = x W_i^T + bias_i + u_i B_i^T   (+ carry, see Linear),   xhat_i = mask_i * x / (1 - p).
+ *   u_i = s_i * xhat_i A_i^T,   y_i = x W_i^T + bias_i + u_i B_i^T   (+ carry, see linear),   xhat_i = mask_i * x / (1 - p).
  * mask_i keeps element e = t*K + k iff word e%4 of Philox4x32-10(counter (e/4 low, e/4 high, layer_i, step), key seed) >= floor(p * 2^32). */
 typedef struct lowrank_lora_linear_args {
   lowrank_tensor y;      /* out, act: [T, N] */
@@ -270,7 +270,7 @@ typedef struct lowrank_lora_merge_args {
   lowrank_tensor a;       /* in, f32: [r, K] */
   lowrank_tensor b;       /* in, f32: [N, r] */
   float scale;
-  int64_t order;          /* WeightOrder */
+  int64_t order;          /* how w is stored: 0 [N, K], 1 [K, N] */
 } lowrank_lora_merge_args;
 LOWRANK_API lowrank_status lowrank_lora_merge(lowrank_context* context, const lowrank_lora_merge_args* args);
 
@@ -312,7 +312,7 @@ typedef struct lowrank_layer_norm_args {
 LOWRANK_API lowrank_status lowrank_layer_norm(lowrank_context* context, const lowrank_layer_norm_args* args);
 
 /* layer_norm_grad
- * With z = (x - mean) * r and g = w * dy:   dx = r * (g - mean(g) - z * mean(g*z)),   plus `carry` where given (see RmsNormGrad). */
+ * With z = (x - mean) * r and g = w * dy:   dx = r * (g - mean(g) - z * mean(g*z)),   plus `carry` where given (see rms_norm_grad). */
 typedef struct lowrank_layer_norm_grad_args {
   lowrank_tensor dx;     /* out, act: [N, C] */
   lowrank_tensor dy;     /* in, act: [N, C] */
@@ -325,7 +325,7 @@ typedef struct lowrank_layer_norm_grad_args {
 LOWRANK_API lowrank_status lowrank_layer_norm_grad(lowrank_context* context, const lowrank_layer_norm_grad_args* args);
 
 /* qk_norm
- * RmsNorm of each query head by wq and of each key head by wk; value heads are copied. (Qwen3) */
+ * rms_norm of each query head by wq and of each key head by wk; value heads are copied. (Qwen3) */
 typedef struct lowrank_qk_norm_args {
   lowrank_tensor y;   /* out, act: [T, (H+2G)*D] */
   lowrank_tensor r;   /* out, f32: [T, H+G], kept for the gradient */
@@ -339,7 +339,7 @@ typedef struct lowrank_qk_norm_args {
 LOWRANK_API lowrank_status lowrank_qk_norm(lowrank_context* context, const lowrank_qk_norm_args* args);
 
 /* qk_norm_grad
- * RmsNormGrad head by head; value heads pass dy on. dx may be dy. */
+ * rms_norm_grad head by head; value heads pass dy on. dx may be dy. */
 typedef struct lowrank_qk_norm_grad_args {
   lowrank_tensor dx;  /* out, act: [T, (H+2G)*D] */
   lowrank_tensor dy;  /* in, act: [T, (H+2G)*D] */
@@ -499,7 +499,7 @@ LOWRANK_API lowrank_status lowrank_gelu_grad(lowrank_context* context, const low
 
 /* cross_entropy_inplace
  * loss = sum over rows with a target of  log(sum_j exp(l_j)) - l_target;   logits become scale * (softmax(l) - onehot(target)), in place.
- * A target outside [0, V) that is not kIgnoreIndex is ERR_RANGE. */
+ * Rows whose target is -100 take no part: their loss and gradient are 0. Any other target outside [0, V) is ERR_RANGE. */
 typedef struct lowrank_cross_entropy_inplace_args {
   lowrank_tensor loss;     /* out, f32: [1], the token sum */
   lowrank_tensor logits;   /* in and out, act: [T, V], then its gradient */
@@ -510,7 +510,7 @@ LOWRANK_API lowrank_status lowrank_cross_entropy_inplace(lowrank_context* contex
 
 /* linear_cross_entropy
  * Cross entropy of logits = x W^T that never exist as a whole: a chunk of rows at a time, gradient taken on the way.
- *   dx = scale * (softmax(x W^T) - onehot(targets)) W. */
+ *   dx = scale * (softmax(x W^T) - onehot(targets)) W.   Targets are cross_entropy_inplace's. */
 typedef struct lowrank_linear_cross_entropy_args {
   lowrank_tensor loss;     /* out, f32: [1], the token sum */
   lowrank_tensor dx;       /* out, act: [T, C] or not given (evaluation) */
@@ -557,7 +557,7 @@ LOWRANK_API lowrank_status lowrank_adamw(lowrank_context* context, const lowrank
  *   momentum 0: p -= lr g.   Otherwise: buffer = first ? g : momentum * buffer + g,   p -= lr buffer. */
 typedef struct lowrank_sgd_args {
   lowrank_tensor p;            /* in and out, f32: [n] */
-  lowrank_tensor buffer;       /* out, f32: [n], or not given with momentum 0 */
+  lowrank_tensor buffer;       /* in and out, f32: [n], or not given with momentum 0 */
   lowrank_tensor g;            /* in, f32: [n] */
   lowrank_tensor sum_squares;  /* in, f32: [1], of the whole gradient */
   lowrank_tensor losses;       /* in, f32: [micro-batches] */

@@ -100,7 +100,7 @@ struct AttentionCache {
     if (!is_matrix(y, qkv.rows(), heads.query * heads.size(qkv))) return "y must be [T, heads * D]";
     if (k_cache.cols() != heads.key_value * heads.size(qkv)) return "k_cache must be [P, kv_heads * D]";
     if (!same_shape(k_cache, v_cache)) return "v_cache must have the shape of k_cache";
-    if (start < 0 || start + qkv.rows() > k_cache.rows()) return "start + T must not exceed the rows of the cache";
+    if (start < 0 || start > k_cache.rows() - qkv.rows()) return "start + T must not exceed the rows of the cache";
     if (window < 0) return "window must not be negative";
     return nullptr;
   }

@@ -27,7 +27,8 @@ LOWRANK_INLINE const char* refuse(Kind kind, DType dtype, uint32_t activations) 
 }
 
 // A visitor has: out(name, Tensor&, Kind), in(name, Tensor&, Kind), inout(name, Tensor&, Kind),
-// optional(name, Tensor&, Kind), optional_out(name, Tensor&, Kind), weight(name, Weight&), and value(name, T&) for int64_t,
-// float and uint32_t.
+// optional(name, Tensor&, Kind), optional_out(name, Tensor&, Kind), optional_inout(name, Tensor&, Kind), weight(name, Weight&), and
+// value(name, T&) for int64_t, float and uint32_t. Who copies operands (capi/pack_rows) or watches them (the emulator) relies on
+// `out` being written before it is read.
 
 }  // namespace lowrank

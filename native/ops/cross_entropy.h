@@ -7,7 +7,7 @@ namespace lowrank {
 constexpr int32_t kIgnoreIndex = -100;
 
 // loss = sum over rows with a target of  log(sum_j exp(l_j)) - l_target;   logits become scale * (softmax(l) - onehot(target)), in place.
-// A target outside [0, V) that is not kIgnoreIndex is ERR_RANGE.
+// Rows whose target is -100 take no part: their loss and gradient are 0. Any other target outside [0, V) is ERR_RANGE.
 struct CrossEntropyInplace {
   Tensor loss;     // [1], the token sum
   Tensor logits;   // [T, V], then its gradient
@@ -28,7 +28,7 @@ struct CrossEntropyInplace {
 };
 
 // Cross entropy of logits = x W^T that never exist as a whole: a chunk of rows at a time, gradient taken on the way.
-//   dx = scale * (softmax(x W^T) - onehot(targets)) W.
+//   dx = scale * (softmax(x W^T) - onehot(targets)) W.   Targets are cross_entropy_inplace's.
 struct LinearCrossEntropy {
   Tensor loss;     // [1], the token sum
   Tensor dx;       // [T, C] or not given (evaluation)

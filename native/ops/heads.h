@@ -19,6 +19,7 @@ struct Heads {
   LOWRANK_INLINE const char* misfit(const Tensor& qkv) const {
     if (query < 1 || key_value < 1) return "heads and kv_heads must be positive";
     if (query % key_value != 0) return "kv_heads must divide heads";
+    if (query > qkv.cols() || key_value > qkv.cols()) return "the joined row must have (heads + 2 kv_heads) * D columns";  // all() could overflow
     if (qkv.cols() % all() != 0 || qkv.cols() == 0) return "the joined row must have (heads + 2 kv_heads) * D columns";
     return nullptr;
   }

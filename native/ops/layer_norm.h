@@ -33,7 +33,7 @@ struct LayerNorm {
   }
 };
 
-// With z = (x - mean) * r and g = w * dy:   dx = r * (g - mean(g) - z * mean(g*z)),   plus `carry` where given (see RmsNormGrad).
+// With z = (x - mean) * r and g = w * dy:   dx = r * (g - mean(g) - z * mean(g*z)),   plus `carry` where given (see rms_norm_grad).
 struct LayerNormGrad {
   Tensor dx;     // [N, C]
   Tensor dy;     // [N, C]

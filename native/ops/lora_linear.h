@@ -36,13 +36,15 @@ struct LoraParts {
       if (rank[i] > a.rows()) return "A must be [R, K]";  // before sums and products of ranks, which could overflow
     if (!(dropout >= 0.0f && dropout < 1.0f)) return "dropout must be in [0, 1)";
     if (!is_matrix(a, ranks(), w.in)) return "A must be [R, K]";
+    for (int i = 0; i < w.parts; ++i)
+      if (rank[i] > 0 && w.out[i] > b.count() / rank[i]) return "B must have the sum of N_i * r_i elements";  // their product could overflow
     if (b.count() != b_count(w)) return "B must have the sum of N_i * r_i elements";
     return nullptr;
   }
 };
 
 // For part i, with its rows W_i [N_i, K], A_i [r_i, K] and B_i [N_i, r_i] (Hu et al. 2021):
-//   u_i = s_i * xhat_i A_i^T,   y_i = x W_i^T + bias_i + u_i B_i^T   (+ carry, see Linear),   xhat_i = mask_i * x / (1 - p).
+//   u_i = s_i * xhat_i A_i^T,   y_i = x W_i^T + bias_i + u_i B_i^T   (+ carry, see linear),   xhat_i = mask_i * x / (1 - p).
 // mask_i keeps element e = t*K + k iff word e%4 of Philox4x32-10(counter (e/4 low, e/4 high, layer_i, step), key seed) >= floor(p * 2^32).
 struct LoraLinear {
   Tensor y;      // [T, N]
@@ -124,7 +126,7 @@ struct LoraMerge {
   Tensor a;       // [r, K]
   Tensor b;       // [N, r]
   float scale;
-  int64_t order;  // WeightOrder
+  int64_t order;  // how w is stored: 0 [N, K], 1 [K, N]
 
   template <class V>
   LOWRANK_INLINE void visit(V&& v) {

@@ -85,7 +85,7 @@ struct Sgd {
   template <class V>
   LOWRANK_INLINE void visit(V&& v) {
     v.inout("p", p, Kind::f32);
-    v.optional_out("buffer", buffer, Kind::f32);
+    v.optional_inout("buffer", buffer, Kind::f32);
     v.in("g", g, Kind::f32);
     gate.visit(v);
     v.value("lr", lr);

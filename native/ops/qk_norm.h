@@ -3,7 +3,7 @@
 
 namespace lowrank {
 
-// RmsNorm of each query head by wq and of each key head by wk; value heads are copied. (Qwen3)
+// rms_norm of each query head by wq and of each key head by wk; value heads are copied. (Qwen3)
 struct QkNorm {
   Tensor y;   // [T, (H+2G)*D]
   Tensor r;   // [T, H+G], kept for the gradient
@@ -33,7 +33,7 @@ struct QkNorm {
   }
 };
 
-// RmsNormGrad head by head; value heads pass dy on. dx may be dy.
+// rms_norm_grad head by head; value heads pass dy on. dx may be dy.
 struct QkNormGrad {
   Tensor dx;  // [T, (H+2G)*D]
   Tensor dy;  // [T, (H+2G)*D]

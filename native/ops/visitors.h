@@ -19,6 +19,7 @@ class Describe {
   void inout(const char* name, Tensor& t, Kind) { add(name, t); }
   void optional(const char* name, Tensor& t, Kind) { add(name, t); }
   void optional_out(const char* name, Tensor& t, Kind) { add(name, t); }
+  void optional_inout(const char* name, Tensor& t, Kind) { add(name, t); }
   void weight(const char* name, Weight& w) {
     append(std::string(name) + " [" + std::to_string(w.rows()) + "," + std::to_string(w.in) + "]");
   }
@@ -49,6 +50,7 @@ class WeightBytes {
   void inout(const char*, Tensor&, Kind) {}
   void optional(const char*, Tensor&, Kind) {}
   void optional_out(const char*, Tensor&, Kind) {}
+  void optional_inout(const char*, Tensor&, Kind) {}
   template <class T>
   void value(const char*, T&) {}
   void weight(const char*, Weight& w) {
@@ -73,6 +75,7 @@ class ReplaceWeights {
   void inout(const char*, Tensor&, Kind) {}
   void optional(const char*, Tensor&, Kind) {}
   void optional_out(const char*, Tensor&, Kind) {}
+  void optional_inout(const char*, Tensor&, Kind) {}
   template <class T>
   void value(const char*, T&) {}
   void weight(const char*, Weight& w) {
@@ -96,6 +99,7 @@ class FindNonFinite {
   void inout(const char* name, Tensor& t, Kind) { scan(name, t); }
   void optional(const char*, Tensor&, Kind) {}
   void optional_out(const char* name, Tensor& t, Kind) { scan(name, t); }
+  void optional_inout(const char* name, Tensor& t, Kind) { scan(name, t); }
   void weight(const char*, Weight&) {}
   template <class T>
   void value(const char*, T&) {}

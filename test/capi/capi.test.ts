@@ -6,6 +6,7 @@ import { built, compileC, hasLibrary, hasProgram, header, root, run } from './na
 
 const text = readFileSync(header, 'utf8');
 const declared = [...text.matchAll(/^LOWRANK_API [\w\s*]*?\b(lowrank_\w+)\(/gm)].map((match) => match[1] as string).sort();
+const ops = [...readFileSync(path.join(root, 'native/ops/list.def'), 'utf8').matchAll(/^OP\((\w+),/gm)].map((match) => `lowrank_${match[1]}`);
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string };
 const library = path.join(built, 'liblowrank.so');
 const emulator = path.join(built, 'liblowrank_cusim.so');
@@ -29,7 +30,6 @@ describe.skipIf(!hasLibrary)('the C ABI', () => {
   });
 
   it('lowrank.h has every op of list.def', () => {
-    const ops = [...readFileSync(path.join(root, 'native/ops/list.def'), 'utf8').matchAll(/^OP\((\w+),/gm)].map((match) => `lowrank_${match[1]}`);
     expect(declared).toEqual(expect.arrayContaining(ops));
   });
 
@@ -55,6 +55,12 @@ describe.skipIf(!hasLibrary)('the C ABI', () => {
   it('keeps its promises, under ASan and UBSan', () => {
     const program = compileC('test/capi/checks.c', path.join(folder, 'checks'), 'sanitized');
     expect(failedClaims(run(program, []))).toEqual([]);
+  });
+
+  it('every op gives the same bits on rows with gaps, and leaves the gaps', () => {
+    const output = run(compileC('test/capi/gaps.c', path.join(folder, 'gaps'), 'sanitized'), []);
+    expect(failedClaims(output)).toEqual([]);
+    expect(output.match(/^ok /gm)?.length).toBe(ops.length);
   });
 
   it.skipIf(!existsSync(emulator))('computes on a device with memory of its own', () => {

@@ -71,6 +71,20 @@ static void check_refusals(lowrank_context* context) {
   CHECK("no elements need no data", lowrank_add(context, &add) == LOWRANK_OK);
 }
 
+/* Scalars so large that sums and products of them overflow. */
+static void check_large_scalars(lowrank_context* context) {
+  float numbers[64] = {0};
+  lowrank_attention_cache_args cache = {.y = matrix(numbers, 1, 4), .k_cache = matrix(numbers + 8, 2, 4), .v_cache = matrix(numbers + 16, 2, 4), .qkv = matrix(numbers + 24, 1, 12),
+                                        .heads = 1, .kv_heads = 1, .start = INT64_MAX, .scale = 1};
+  REFUSES("a start at the end of all numbers is refused", lowrank_attention_cache(context, &cache), LOWRANK_ERR_SHAPE, "start + T");
+  cache.start = 0, cache.heads = (int64_t)1 << 62, cache.kv_heads = (int64_t)1 << 62;
+  REFUSES("more heads than can be counted are refused", lowrank_attention_cache(context, &cache), LOWRANK_ERR_SHAPE, "heads + 2 kv_heads");
+  const int64_t many = (int64_t)1 << 40, ranks = (int64_t)1 << 24;
+  lowrank_lora_linear_args wide = {.y = matrix(NULL, 0, many), .u = matrix(NULL, 0, ranks), .x = matrix(NULL, 0, 0), .w = weight(NULL, many, 0), .a = matrix(NULL, ranks, 0),
+                                   .b = vector(NULL, 0), .rank = {ranks, 0, 0}};
+  REFUSES("a B of 2^64 numbers is not one of none", lowrank_lora_linear(context, &wide), LOWRANK_ERR_SHAPE, "B must have");
+}
+
 /* What is only found while computing. */
 static void check_range(lowrank_context* context) {
   float *table = noise(12, 1), y[6];
@@ -198,6 +212,7 @@ int main(void) {
   check_opening();
   lowrank_context* context = open_cpu(2);
   check_refusals(context);
+  check_large_scalars(context);
   check_range(context);
   check_rows(context);
   check_threads(context);
