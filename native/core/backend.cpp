@@ -1,8 +1,11 @@
 #include "backend.h"
 
 #include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <string>
 
@@ -13,10 +16,21 @@ namespace lowrank {
 
 namespace {
 
-std::string own_folder() {
+// Linked into a program, dladdr tells what that was called by, which says nothing of where it lies: it may have been found through PATH,
+// or have changed its folder since.
+std::string own_file() {
   Dl_info info;
-  if (dladdr(reinterpret_cast<const void*>(&find_backend), &info) == 0 || info.dli_fname == nullptr) return ".";
-  const std::string file = info.dli_fname;
+  if (dladdr(reinterpret_cast<const void*>(&find_backend), &info) == 0 || info.dli_fname == nullptr) return "";
+#ifdef __linux__
+  char program[PATH_MAX];
+  const ssize_t length = strcmp(info.dli_fname, program_invocation_name) == 0 ? readlink("/proc/self/exe", program, sizeof program) : -1;
+  if (length > 0) return {program, static_cast<size_t>(length)};
+#endif
+  return info.dli_fname;
+}
+
+std::string own_folder() {
+  const std::string file = own_file();
   const size_t slash = file.rfind('/');
   return slash == std::string::npos ? "." : file.substr(0, slash);
 }

@@ -63,6 +63,11 @@ describe.skipIf(!hasLibrary)('the C ABI', () => {
     expect(output.match(/^ok /gm)?.length).toBe(ops.length);
   });
 
+  it('linked into a program found through PATH, looks for plugins where that lies and not where it was called', () => {
+    compileC('test/capi/emulated.c', path.join(folder, 'called'));
+    expect(() => run('called', [], { cwd: tmpdir(), env: { PATH: `${folder}:${process.env.PATH}` } })).toThrow(`no cusim plugin: ${path.join(folder, 'liblowrank_cusim.so')}`);
+  });
+
   it.skipIf(!existsSync(emulator))('computes on a device with memory of its own', () => {
     const program = compileC('test/capi/emulated.c', path.join(folder, 'emulated'));
     expect(failedClaims(run(program, [], { env: { LOWRANK_CUSIM_PLUGIN: emulator } }))).toEqual([]);
