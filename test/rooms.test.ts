@@ -22,7 +22,7 @@ const mayReach: Readonly<Record<string, readonly string[]>> = {
   // Native. Kernels see contracts and the plain-data headers of the core, never each other's rooms, never Node.
   'native/core': ['native/ops', 'native/cpu/backend'],
   'native/ops': ['native/core/tensor', 'native/core/dtype'],
-  'native/cpu': ['native/ops', 'native/core/context', 'native/core/tensor', 'native/core/dtype', 'native/core/backend', 'native/core/failure'],
+  'native/cpu': ['native/ops', 'native/core/context', 'native/core/tensor', 'native/core/dtype', 'native/core/backend', 'native/core/failure', 'native/core/signals_blocked'],
   'native/addon': ['native/core', 'native/ops'],
   'native/include': [],
   'native/capi': ['native/core/backend', 'native/core/dlpack', 'native/ops', 'native/include'],

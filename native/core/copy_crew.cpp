@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <system_error>
 
+#include "signals_blocked.h"
+
 namespace lowrank {
 
 namespace {
@@ -18,6 +20,7 @@ void CopyCrew::start() {
   started_ = true;
   const size_t processors = std::max(1u, std::thread::hardware_concurrency());
   shares_.resize(std::min(kOthers, processors - 1));
+  const SignalsBlocked blocked;
   try {
     for (size_t member = 0; member < shares_.size(); ++member) threads_.emplace_back([this, member] { loop(member); });
   } catch (const std::system_error&) {

@@ -3,6 +3,8 @@
 #include <system_error>
 #include <utility>
 
+#include "signals_blocked.h"
+
 namespace lowrank {
 
 void ReadAhead::stop() {
@@ -18,6 +20,7 @@ void ReadAhead::stop() {
 bool ReadAhead::start() {
   if (off_) return false;
   if (thread_.joinable()) return true;
+  const SignalsBlocked blocked;
   try {
     thread_ = std::thread([this] { loop(); });
   } catch (const std::system_error&) {

@@ -3,7 +3,14 @@
 #include <new>
 #include <utility>
 
+#include "signals_blocked.h"
+
 namespace lowrank {
+
+Stream::Stream() {
+  const SignalsBlocked blocked;
+  thread_ = std::thread([this] { loop(); });
+}
 
 void Stream::enqueue(const char* op, When when, Work work) {
   std::unique_lock lock(mutex_);

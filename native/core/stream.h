@@ -23,7 +23,7 @@ class Stream {
   enum class When { healthy, always };
   using Work = std::function<void(Failure&)>;
 
-  Stream() : thread_([this] { loop(); }) {}
+  Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;
   ~Stream() { stop(); }

@@ -2,6 +2,9 @@
 #define _GNU_SOURCE
 #include <fenv.h>
 #include <pthread.h>
+#include <signal.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "dlpack_structs.h"
 #include "layer.h"
@@ -172,6 +175,27 @@ static void check_float_mode(lowrank_context* context) {
   CHECK("the caller's rounding, traps and denormals are kept", kept && product > 0);
 }
 
+static volatile sig_atomic_t handled = 0;
+static pthread_t handler_thread;
+static void handle(int signal) { (void)signal, handler_thread = pthread_self(), handled = 1; }
+
+static void check_signals(void) {
+  struct sigaction action = {0};
+  sigset_t usr1, before;
+  action.sa_handler = handle;
+  sigaction(SIGUSR1, &action, NULL);
+  lowrank_context* context = open_cpu(4);
+  sigemptyset(&usr1), sigaddset(&usr1, SIGUSR1);
+  pthread_sigmask(SIG_BLOCK, &usr1, &before);
+  kill(getpid(), SIGUSR1);
+  const struct timespec moment = {0, 20000000};
+  nanosleep(&moment, NULL);
+  const int kept = !handled;
+  pthread_sigmask(SIG_SETMASK, &before, NULL);
+  CHECK("a signal of the process waits for the program's threads", kept && handled && pthread_equal(handler_thread, pthread_self()));
+  lowrank_close(context);
+}
+
 static int released = 0;
 static void release(void* owner) { released += *(int*)owner; }
 
@@ -218,6 +242,7 @@ int main(void) {
   check_threads(context);
   check_sharing(context);
   check_float_mode(context);
+  check_signals();
   check_dlpack();
   lowrank_close(context);
   printf("%d failures\n", check_failures);

@@ -2,6 +2,8 @@
 
 #include <system_error>
 
+#include "../../core/signals_blocked.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -40,6 +42,7 @@ FloatMode::~FloatMode() {}
 
 Workers::Workers(int threads) {
   threads_.reserve(static_cast<size_t>(threads) - 1);
+  const SignalsBlocked blocked;
   try {
     for (int worker = 1; worker < threads; ++worker) threads_.emplace_back([this, worker] { loop(worker); });
   } catch (const std::system_error&) {
