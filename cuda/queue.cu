@@ -152,8 +152,11 @@ void Queue::synchronize(Failure* failure) {
 void Queue::upload(void* to, const void* from, int64_t bytes, Failure* failure) {
   cudaSetDevice(device_);
   if (bytes == 0) return;
-  // From pageable memory: the call returns when the bytes have been read.
-  succeeded(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "a copy to the device", failure);
+  if (!succeeded(cudaMemcpyAsync(to, from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "a copy to the device", failure)) return;
+  // From pageable memory the call returns when the bytes have been read; from pinned or managed memory somebody must wait for that.
+  cudaPointerAttributes source{};
+  const bool pageable = cudaPointerGetAttributes(&source, from) == cudaSuccess && source.type == cudaMemoryTypeUnregistered;
+  if (!pageable) succeeded(cudaStreamSynchronize(stream_), "a copy to the device", failure);
 }
 
 void Queue::download(void* to, const void* from, int64_t bytes, Failure* failure) {

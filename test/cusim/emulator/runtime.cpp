@@ -50,6 +50,12 @@ void read_environment() {
 
 namespace {
 
+Stream* resolve(Stream* stream) {
+  if (stream != cudaStreamLegacy) return stream;
+  read_environment();
+  return streams.legacy(current_device);
+}
+
 void launch_now(Stream* stream, const KernelLaunch& kernel) {
   std::vector<Streams::Access> accesses;
   if (const OperandScope* scope = OperandScope::current()) {
@@ -61,7 +67,8 @@ void launch_now(Stream* stream, const KernelLaunch& kernel) {
 
 }  // namespace
 
-void launch_on(Stream* stream, const KernelLaunch& kernel) {
+void launch_on(Stream* given, const KernelLaunch& kernel) {
+  Stream* stream = resolve(given);
   if (stream->device != current_device) {
     note(cudaErrorInvalidResourceHandle, "a kernel is launched on a stream of a device that is not the current one");
     return;
@@ -126,10 +133,12 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   properties->totalGlobalMem = device_memory.total_bytes();
   return cudaSuccess;
 }
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+// LOWRANK_CUSIM_OLD: the number of a device that is older than any that is served.
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device) {
+  const char* old = std::getenv("LOWRANK_CUSIM_OLD");
   switch (attribute) {
     case cudaDevAttrMultiProcessorCount: *value = 4; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 9; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = old != nullptr && std::atoi(old) == device ? 7 : 9; break;
     case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(cusim::config.shared_limit); break;
   }
@@ -158,6 +167,11 @@ cudaError_t cudaMallocHost(void** memory, size_t bytes) {
   *memory = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);
   if (*memory == nullptr) return cusim::note(cudaErrorMemoryAllocation, "out of host memory");
   return cusim::streams.pin(*memory, bytes), cudaSuccess;
+}
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
+  *attributes = {cusim::streams.pinned(memory) ? cudaMemoryTypeHost : cudaMemoryTypeUnregistered, 0};
+  if (device_memory.space().contains(memory)) attributes->type = cudaMemoryTypeDevice;
+  return cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* memory) {
   cusim::streams.unpin(memory);
@@ -194,7 +208,7 @@ cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_
     if (const cudaError_t error = unless_capturing("a copy from or to the host while a stream captures"); error != cudaSuccess) return error;
   }
   static const char copies = 0;
-  return guarded(cudaErrorInvalidValue, [&] { cusim::submit(stream, &copies, [=](cusim::Stream* on) { copy_rows(on, kind, target, source); }); });
+  return guarded(cudaErrorInvalidValue, [&] { cusim::submit(cusim::resolve(stream), &copies, [=](cusim::Stream* on) { copy_rows(on, kind, target, source); }); });
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   return cudaMemcpy2DAsync(to, bytes, from, bytes, bytes, 1, kind, stream);
@@ -203,7 +217,7 @@ cudaError_t cudaMemset2DAsync(void* memory, size_t pitch, int byte, size_t width
   if (width > pitch) return cusim::note(cudaErrorInvalidValue, "rows that are longer than their pitch");
   const cusim::RowsOfBytes target{memory, pitch, width, rows};
   static const char sets = 0;
-  return guarded(cudaErrorInvalidValue, [&] { cusim::submit(stream, &sets, [=](cusim::Stream* on) { set_rows(on, target, byte); }); });
+  return guarded(cudaErrorInvalidValue, [&] { cusim::submit(cusim::resolve(stream), &sets, [=](cusim::Stream* on) { set_rows(on, target, byte); }); });
 }
 cudaError_t cudaMemsetAsync(void* memory, int byte, size_t bytes, cudaStream_t stream) { return cudaMemset2DAsync(memory, bytes, byte, bytes, 1, stream); }
 
@@ -214,17 +228,17 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 cudaError_t cudaStreamDestroy(cudaStream_t stream) { return cusim::streams.destroy(stream), cudaSuccess; }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   if (const cudaError_t error = unless_capturing("a wait for a stream while a stream captures"); error != cudaSuccess) return error;
-  return guarded(cudaErrorInvalidValue, [&] { cusim::streams.host_waits(stream); });
+  return guarded(cudaErrorInvalidValue, [&] { cusim::streams.host_waits(cusim::resolve(stream)); });
 }
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
   if (const cudaError_t error = unless_capturing("a wait for an event while a stream captures"); error != cudaSuccess) return error;
-  return guarded(cudaErrorInvalidValue, [&] { cusim::streams.wait(stream, event); });
+  return guarded(cudaErrorInvalidValue, [&] { cusim::streams.wait(cusim::resolve(stream), event); });
 }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) { return *event = new cusim::Event_{cusim::current_device, -1, 0, {}}, cudaSuccess; }
 cudaError_t cudaEventDestroy(cudaEvent_t event) { return delete event, cudaSuccess; }
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
   if (const cudaError_t error = unless_capturing("an event while a stream captures"); error != cudaSuccess) return error;
-  return guarded(cudaErrorInvalidValue, [&] { cusim::streams.record(event, stream); });
+  return guarded(cudaErrorInvalidValue, [&] { cusim::streams.record(event, cusim::resolve(stream)); });
 }
 cudaError_t cudaEventQuery(cudaEvent_t event) { return cudaEventSynchronize(event); }
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
@@ -237,12 +251,12 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   const char* setting = std::getenv("LOWRANK_CUSIM_GRAPHS");
   if (setting != nullptr && strcmp(setting, "off") == 0) return cusim::note(cudaErrorNotSupported, "graphs are switched off (LOWRANK_CUSIM_GRAPHS)");
   if (const cudaError_t error = unless_capturing("a capture begins"); error != cudaSuccess) return error;
-  cusim::capture = {stream, new cusim::Graph_};
+  cusim::capture = {cusim::resolve(stream), new cusim::Graph_};
   return cudaSuccess;
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   *graph = nullptr;
-  if (cusim::capture.stream != stream) return cusim::note(cudaErrorInvalidValue, "a capture ends that this thread did not begin");
+  if (cusim::capture.stream != cusim::resolve(stream)) return cusim::note(cudaErrorInvalidValue, "a capture ends that this thread did not begin");
   std::unique_ptr<cusim::Graph_> made(cusim::capture.graph);
   cusim::capture = {nullptr, nullptr};
   if (made->spoiled) return cusim::note(cudaErrorStreamCaptureInvalidated, "what was captured is not a graph: the host waited, allocated or released meanwhile");
@@ -260,7 +274,7 @@ cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGra
 }
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
   const cudaError_t error = guarded(cudaErrorLaunchFailure, [&] {
-    for (const cusim::GraphNode& node : exec->nodes) node.run(stream);
+    for (const cusim::GraphNode& node : exec->nodes) node.run(cusim::resolve(stream));
   });
   cusim::OperandScope::end_replayed();
   return error;

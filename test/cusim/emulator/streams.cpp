@@ -31,6 +31,21 @@ Stream* Streams::create(int device) {
   return stream;
 }
 
+Stream* Streams::legacy(int device) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (legacy_[device] != nullptr) return legacy_[device];
+  }
+  Stream* made = create(device);
+  const std::lock_guard lock(mutex_);
+  return legacy_[device] == nullptr ? legacy_[device] = made : legacy_[device];
+}
+
+bool Streams::pinned(const void* p) {
+  const std::lock_guard lock(mutex_);
+  return is_pinned(p);
+}
+
 void Streams::destroy(Stream* stream) {
   const std::lock_guard lock(mutex_);
   flush(*stream, stream->time);
@@ -163,7 +178,7 @@ void Streams::copy_in(Stream* stream, const RowsOfBytes& to, const RowsOfBytes& 
   device_memory.require_range(to.begin, to.extent(), "copy to the device");
   advance(*stream, "a copy to the device", {{to.begin, to.extent(), true, "memory"}});
   stream->pending.push_back({to, from, stream->time});
-  if (!pinned(from.begin)) flush(*stream, stream->time);
+  if (!is_pinned(from.begin)) flush(*stream, stream->time);
 }
 
 void Streams::flush(Stream& stream, uint64_t time) {
@@ -189,7 +204,7 @@ void Streams::unpin(void* memory) {
   pinned_.erase(reinterpret_cast<uintptr_t>(memory));
 }
 
-bool Streams::pinned(const void* p) const {
+bool Streams::is_pinned(const void* p) const {
   const auto at = reinterpret_cast<uintptr_t>(p);
   const auto next = pinned_.upper_bound(at);
   return next != pinned_.begin() && at < std::prev(next)->first + std::prev(next)->second;

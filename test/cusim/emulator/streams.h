@@ -9,6 +9,8 @@
 #include <mutex>
 #include <vector>
 
+#include "memory.h"
+
 namespace cusim {
 
 // By stream: how much of its work is certain to be over.
@@ -46,6 +48,7 @@ struct Event_ {
 class Streams {
  public:
   Stream* create(int device);
+  Stream* legacy(int device);  // the default stream; here it orders nothing but what is on it
   void destroy(Stream* stream);
   void record(Event_* event, Stream* stream);
   void wait(Stream* stream, Event_* event);
@@ -66,6 +69,7 @@ class Streams {
 
   void pin(void* memory, size_t bytes);
   void unpin(void* memory);
+  bool pinned(const void* p);
 
  private:
   struct Stamp {
@@ -85,10 +89,11 @@ class Streams {
   void advance(Stream& stream, const char* what, const std::vector<Access>& accesses);
   void flush(Stream& stream, uint64_t time);
   void flush(const Event_& event);
-  bool pinned(const void* p) const;
+  bool is_pinned(const void* p) const;
   void forget_what_is_over();
 
   std::mutex mutex_;
+  Stream* legacy_[kDevices] = {};
   std::vector<Stream*> streams_;  // by number; nullptr: destroyed
   Seen seen_by_host_;
   Ranges ranges_;  // that don't overlap, by begin

@@ -75,9 +75,37 @@ class Caller {
   int calls_ = 0;
 };
 
+// On a stream of the caller's: memory that was uploaded from is filled again at once, then the numbers are fetched.
+std::string refilled(const Backend& backend) {
+  Failure failure{};
+  DeviceOptions options{};
+  options.guest = 1;
+  cudaStream_t stream = nullptr;
+  cudaSetDevice(0);
+  cudaStreamCreateWithFlags(&stream, 0);
+  options.stream = stream;
+  void* device = backend.open(&options, &failure);
+  if (device == nullptr) return failure.text;
+  auto* pinned = static_cast<float*>(backend.allocate_host(device, 4));
+  void* memory = backend.allocate(device, 4);
+  float found = 0;
+  *pinned = 1;
+  backend.upload(device, memory, pinned, 4, &failure);
+  *pinned = 2;
+  backend.download(device, &found, memory, 4, &failure);
+  backend.deallocate(device, memory, 4);
+  backend.deallocate_host(device, pinned);
+  backend.close(device);
+  cudaStreamDestroy(stream);
+  if (failure.happened()) return failure.text;
+  return found == 1 ? "" : "found " + std::to_string(found);
+}
+
 }  // namespace
 
 void test_guests() {
+  const std::string fault = refilled(*lowrank_backend(kBackendAbi));
+  claim("pinned memory may be changed once it has been uploaded, on a stream of the caller's", fault.empty(), fault);
   Caller caller(*lowrank_backend(kBackendAbi));
   caller.call_all();
   claim("a caller with two devices finds the same one current behind each of the backend's 18 functions", caller.calls() == 18 && caller.fault().empty(), caller.fault());
