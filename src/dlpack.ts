@@ -40,7 +40,8 @@ export async function toDLPack(tensor: Tensor, options: DLPackOptions = {}): Pro
 
 /**
  * A tensor over the bytes of a DLPack managed tensor, which it takes over: its deleter is called, on the device's stream, behind the
- * last work that used the tensor. Rows must lie without gaps. Where this throws, the managed tensor stays the caller's.
+ * last work that used the tensor. Rows must lie without gaps. What lies in memory that CUDA pinned is a tensor of the CPU. Where this throws,
+ * the managed tensor stays the caller's.
  *
  * The address is believed: one that is wrong ends the process.
  *

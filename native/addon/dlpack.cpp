@@ -71,10 +71,9 @@ Napi::Value return_loan(const Napi::CallbackInfo& info) {
 }
 
 void check_place(const Napi::CallbackInfo& info, const dlpack::DLTensor& from, const Device& device) {
-  constexpr int32_t kPinned = 3;  // by CUDA: the host's memory
   const int32_t type = device_type(device);
   const bool here = from.device.type == type && (type == dlpack::kCpu || from.device.id == device.index());
-  if (here || (type == dlpack::kCpu && from.device.type == kPinned)) return;
+  if (here || (type == dlpack::kCpu && from.device.type == dlpack::kPinned)) return;
   fail(info.Env(), "ERR_DEVICE", "dlpack: the tensor must be on the device (" + std::to_string(type) + ":" + std::to_string(device.index()) + "; found " +
                                      std::to_string(from.device.type) + ":" + std::to_string(from.device.id) + ")");
 }
@@ -106,13 +105,15 @@ Napi::Value adopt_managed(const Napi::CallbackInfo& info, Managed* managed, bool
   const Tensor tensor = object.tensor;
   // Its deleter waits its turn on the stream: work that uses the bytes may still be queued when the last handle goes. It is called when
   // that piece of work is dropped, which happens too where the stream has stopped.
-  object.owners.emplace_back(managed, [&device](Managed* gone) {
-    device.stream().enqueue("dlpack", Stream::When::always, [&device, foreign = std::shared_ptr<Managed>(gone, end<Managed>)](Failure& failure) {
+  const auto taken = std::make_shared<bool>(false);
+  object.owners.emplace_back(managed, [&device, taken](Managed* gone) {
+    if (*taken) device.stream().enqueue("dlpack", Stream::When::always, [&device, foreign = std::shared_ptr<Managed>(gone, end<Managed>)](Failure& failure) {
       if (device.backend().host_memory == 0) device.backend().synchronize(device.state(), &failure);
     });
   });
   const double handle = environment_of(info).slots().add(std::move(object));
   if (handle == 0) fail(info.Env(), "ERR_MEMORY", "too many live tensors (2^24)");
+  *taken = true;
   Napi::Array result = Napi::Array::New(info.Env());
   result.Set(0u, handle);
   result.Set(1u, static_cast<double>(tensor.dtype));

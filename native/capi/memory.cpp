@@ -13,6 +13,13 @@ bool is_size(int64_t bytes, const char* what, Failure& failure) {
   return false;
 }
 
+// Whether there is something to copy.
+bool is_copy(const void* to, const void* from, int64_t bytes, const char* what, Failure& failure) {
+  if (!is_size(bytes, what, failure) || bytes == 0) return false;
+  if (to == nullptr || from == nullptr) failure.set("ERR_ARGUMENT", "%s: to and from must be given (found NULL)", what);
+  return !failure.happened();
+}
+
 void write_dlpack(const lowrank_tensor& tensor, bool versioned, void* owner, void (*release)(void*), void** managed, Failure& failure) {
   dlpack::Export from{};
   from.owner = owner, from.release = release;
@@ -49,13 +56,13 @@ lowrank_status lowrank_release(lowrank_context* context, void* memory, int64_t b
 
 lowrank_status lowrank_upload(lowrank_context* context, void* to, const void* from, int64_t bytes) {
   return in_context("lowrank_upload", context, [&](Failure& failure) {
-    if (lowrank::capi::is_size(bytes, "lowrank_upload", failure) && bytes > 0) context->backend->upload(context->device, to, from, bytes, &failure);
+    if (lowrank::capi::is_copy(to, from, bytes, "lowrank_upload", failure)) context->backend->upload(context->device, to, from, bytes, &failure);
   });
 }
 
 lowrank_status lowrank_download(lowrank_context* context, void* to, const void* from, int64_t bytes) {
   return in_context("lowrank_download", context, [&](Failure& failure) {
-    if (lowrank::capi::is_size(bytes, "lowrank_download", failure) && bytes > 0) context->backend->download(context->device, to, from, bytes, &failure);
+    if (lowrank::capi::is_copy(to, from, bytes, "lowrank_download", failure)) context->backend->download(context->device, to, from, bytes, &failure);
   });
 }
 
@@ -63,7 +70,10 @@ lowrank_status lowrank_tensor_from_dlpack(const void* dl_tensor, lowrank_tensor*
   return guarded("lowrank_tensor_from_dlpack", [&](Failure& failure) {
     if (dl_tensor == nullptr || tensor == nullptr) return failure.set("ERR_ARGUMENT", "lowrank_tensor_from_dlpack: both must be given (found NULL)");
     const auto& from = *static_cast<const lowrank::dlpack::DLTensor*>(dl_tensor);
-    if (lowrank::capi::kind_of(from.device.type) == nullptr) return failure.set("ERR_DEVICE", "dlpack: must be on the CPU or CUDA (found device type %d)", from.device.type);
+    const bool pinned = from.device.type == lowrank::dlpack::kPinned;
+    if (!pinned && lowrank::capi::kind_of(from.device.type) == nullptr) {
+      return failure.set("ERR_DEVICE", "dlpack: must be on the CPU or CUDA (found device type %d)", from.device.type);
+    }
     lowrank::Tensor rows{};
     if (!lowrank::dlpack::read(from, rows, failure)) return;
     *tensor = {};
@@ -72,8 +82,8 @@ lowrank_status lowrank_tensor_from_dlpack(const void* dl_tensor, lowrank_tensor*
     tensor->rank = rows.rank;
     for (int i = 0; i < rows.rank; ++i) tensor->dims[i] = rows.dims[i];
     tensor->row_pitch = rows.pitch;
-    tensor->device_type = from.device.type;
-    tensor->device_index = from.device.id;
+    tensor->device_type = pinned ? lowrank::dlpack::kCpu : from.device.type;
+    tensor->device_index = pinned || from.device.type == lowrank::dlpack::kCpu ? 0 : from.device.id;
   });
 }
 

@@ -9,7 +9,7 @@
 namespace lowrank::dlpack {
 
 constexpr uint32_t kMajor = 1, kMinor = 0;
-constexpr int32_t kCpu = 1, kCuda = 2, kExtension = 12;
+constexpr int32_t kCpu = 1, kCuda = 2, kPinned = 3 /* by CUDA: the host's memory */, kExtension = 12;
 constexpr uint8_t kInt = 0, kUint = 1, kFloat = 2, kBfloat = 4;
 constexpr uint64_t kReadOnly = 1;
 

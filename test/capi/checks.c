@@ -175,6 +175,13 @@ static void check_float_mode(lowrank_context* context) {
   CHECK("the caller's rounding, traps and denormals are kept", kept && product > 0);
 }
 
+static void check_copies(lowrank_context* context) {
+  char bytes[4] = {0};
+  REFUSES("an upload from NULL is refused", lowrank_upload(context, bytes, NULL, 4), LOWRANK_ERR_ARGUMENT, "must be given");
+  REFUSES("a download to NULL is refused", lowrank_download(context, NULL, bytes, 4), LOWRANK_ERR_ARGUMENT, "must be given");
+  CHECK("no bytes need no memory", lowrank_upload(context, NULL, NULL, 0) == LOWRANK_OK && lowrank_download(context, NULL, NULL, 0) == LOWRANK_OK);
+}
+
 static volatile sig_atomic_t handled = 0;
 static pthread_t handler_thread;
 static void handle(int signal) { (void)signal, handler_thread = pthread_self(), handled = 1; }
@@ -221,7 +228,9 @@ static void check_dlpack(void) {
   REFUSES("matrices with gaps between them are refused", lowrank_tensor_from_dlpack(&tensor, &to), LOWRANK_ERR_SHAPE, "evenly");
   tensor.dtype.bits = 64;
   REFUSES("f64 is refused", lowrank_tensor_from_dlpack(&tensor, &to), LOWRANK_ERR_DTYPE, "64 bits");
-  tensor.dtype.bits = 32, tensor.device.device_type = 8;
+  tensor.dtype.bits = 32, tensor.device.device_type = 3, strides[0] = 18;
+  CHECK("pinned memory is the CPU's", lowrank_tensor_from_dlpack(&tensor, &to) == LOWRANK_OK && to.device_type == LOWRANK_CPU && to.device_index == 0);
+  tensor.device.device_type = 8;
   REFUSES("another sort of device is refused", lowrank_tensor_from_dlpack(&tensor, &to), LOWRANK_ERR_DEVICE, "found device type 8");
   plain->deleter(plain);
   CHECK("the deleter releases the owner", released == 3);
@@ -242,6 +251,7 @@ int main(void) {
   check_threads(context);
   check_sharing(context);
   check_float_mode(context);
+  check_copies(context);
   check_signals();
   check_dlpack();
   lowrank_close(context);
