@@ -8,6 +8,8 @@ const text = readFileSync(header, 'utf8');
 const declared = [...text.matchAll(/^LOWRANK_API [\w\s*]*?\b(lowrank_\w+)\(/gm)].map((match) => match[1] as string).sort();
 const ops = [...readFileSync(path.join(root, 'native/ops/list.def'), 'utf8').matchAll(/^OP\((\w+),/gm)].map((match) => `lowrank_${match[1]}`);
 const { version } = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8')) as { version: string };
+// Before 1.0 a minor version is an interface of its own.
+const interfaceVersion = version.split('.').slice(0, 2).join('.');
 const library = path.join(built, 'liblowrank.so');
 const emulator = path.join(built, 'liblowrank_cusim.so');
 
@@ -39,7 +41,11 @@ describe.skipIf(!hasLibrary)('the C ABI', () => {
 
   it('the library exports what the header declares, versioned, and nothing else', () => {
     const symbols = run('nm', ['-D', '--defined-only', '--with-symbol-versions', library]).trim().split('\n').map((line) => line.split(' ').at(-1) as string);
-    expect(symbols.filter((symbol) => !symbol.startsWith('LOWRANK_')).sort()).toEqual(declared.map((name) => `${name}@@LOWRANK_0.1`));
+    expect(symbols.filter((symbol) => !symbol.startsWith('LOWRANK_')).sort()).toEqual(declared.map((name) => `${name}@@LOWRANK_${interfaceVersion}`));
+  });
+
+  it('is another library, by soname, for programs linked with another minor version', () => {
+    expect(/SONAME.*\[(.+?)\]/.exec(run('readelf', ['-d', library]))?.[1]).toBe(`liblowrank.so.${interfaceVersion}`);
   });
 
   it('the archive has the same names, and no other of ours to meet a name of the program', () => {
