@@ -104,6 +104,7 @@ void info(void* device, DeviceInfo* out) {
   size_t free = 0, total = 0;
   if (cudaMemGetInfo(&free, &total) == cudaSuccess) out->free_memory = static_cast<int64_t>(free);
   out->threads = properties.multiProcessorCount;
+  out->ordinal = call->device();
   out->matmul_precision = MatmulPrecision::highest;  // f32 activations are multiplied in f32
   snprintf(out->products, sizeof out->products, "%s", lt_status());
 }

@@ -25,7 +25,7 @@ const mayReach: Readonly<Record<string, readonly string[]>> = {
   'native/cpu': ['native/ops', 'native/core/context', 'native/core/tensor', 'native/core/dtype', 'native/core/backend', 'native/core/failure', 'native/core/signals_blocked'],
   'native/addon': ['native/core', 'native/ops'],
   'native/include': [],
-  'native/capi': ['native/core/backend', 'native/core/dlpack', 'native/ops', 'native/include'],
+  'native/capi': ['native/core/backend', 'native/core/dlpack', 'native/core/frozen_weight', 'native/ops', 'native/include'],
   'native/floor': [],
   cuda: ['native/ops', 'native/core'],
 };

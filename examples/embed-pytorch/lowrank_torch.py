@@ -8,12 +8,12 @@ from peft.tuners.lora import Linear as PeftLinear
 
 class Tensor(ctypes.Structure):  # lowrank_tensor
     _fields_ = [("data", ctypes.c_void_p), ("dtype", ctypes.c_int32), ("rank", ctypes.c_int32), ("dims", ctypes.c_int64 * 4),
-                ("row_pitch", ctypes.c_int64), ("device_type", ctypes.c_int32), ("device_index", ctypes.c_int32)]
+                ("row_pitch", ctypes.c_int64)] + [(name, ctypes.c_int32) for name in ("device_type", "device_index", "spare", "reserved")]
 
 
 class Weight(ctypes.Structure):  # lowrank_weight
-    _fields_ = [("data", ctypes.c_void_p * 3), ("out", ctypes.c_int64 * 3), ("in_", ctypes.c_int64)] + [
-        (name, ctypes.c_int32) for name in ("dtype", "order", "parts", "device_type", "device_index", "reserved")]
+    _fields_ = [("data", ctypes.c_void_p * 3), ("out", ctypes.c_int64 * 3), ("in_", ctypes.c_int64), ("row_pitch", ctypes.c_int64)] + [
+        (name, ctypes.c_int32) for name in ("dtype", "order", "parts", "border", "device_type", "device_index")]
 
 
 class Options(ctypes.Structure):  # lowrank_options

@@ -48,7 +48,7 @@ Napi::Value lend(const Napi::CallbackInfo& info) {
     if (tensor.data == nullptr) fail(info.Env(), "ERR_MEMORY", no_memory(*device, "tensor", tensor.bytes()));
     loan->owners.push_back(object.stored->copy());
   }
-  dlpack::Export from{tensor, {device_type(*device), device->index()}, object.read_only ? dlpack::kReadOnly : 0, loan.get(), end_loan};
+  dlpack::Export from{tensor, {device_type(*device), device->ordinal()}, object.read_only ? dlpack::kReadOnly : 0, loan.get(), end_loan};
   void* managed = nullptr;
   if (versioned) managed = dlpack::write_versioned(from);
   else managed = dlpack::write(from);
@@ -72,9 +72,9 @@ Napi::Value return_loan(const Napi::CallbackInfo& info) {
 
 void check_place(const Napi::CallbackInfo& info, const dlpack::DLTensor& from, const Device& device) {
   const int32_t type = device_type(device);
-  const bool here = from.device.type == type && (type == dlpack::kCpu || from.device.id == device.index());
+  const bool here = from.device.type == type && (type == dlpack::kCpu || from.device.id == device.ordinal());
   if (here || (type == dlpack::kCpu && from.device.type == dlpack::kPinned)) return;
-  fail(info.Env(), "ERR_DEVICE", "dlpack: the tensor must be on the device (" + std::to_string(type) + ":" + std::to_string(device.index()) + "; found " +
+  fail(info.Env(), "ERR_DEVICE", "dlpack: the tensor must be on the device (" + std::to_string(type) + ":" + std::to_string(device.ordinal()) + "; found " +
                                      std::to_string(from.device.type) + ":" + std::to_string(from.device.id) + ")");
 }
 

@@ -7,6 +7,8 @@ namespace lowrank::capi {
 
 // Checks what can be wrong with a tensor by itself. False: `failure` tells it.
 bool read_tensor(const lowrank_tensor& from, const char* op, const char* name, Tensor& to, Failure& failure);
+// The same of a frozen weight, packed or not, and that it is on the context's device.
+bool read_weight(const lowrank_weight& from, const lowrank_context& context, const char* op, const char* name, Weight& to, Failure& failure);
 
 // A visitor that walks the struct of an op's arguments. The header declares the fields in the order of this very visit, so each lies
 // where the compiler puts it: behind the last, aligned.
@@ -42,7 +44,6 @@ class Arguments {
     return value;
   }
   void tensor(const char* name, Tensor& t, Kind kind, Is is);
-  bool is_here(const char* name, int32_t type, int32_t index);
 
   const char* args_;
   const lowrank_context& context_;
@@ -50,6 +51,7 @@ class Arguments {
   Failure& failure_;
   size_t at_ = 0, alignment_ = 1;
   bool has_gaps_ = false;
+  bool keeps_gaps_ = false;  // there is room behind rows for a border, which is not the op's
 };
 
 }  // namespace lowrank::capi

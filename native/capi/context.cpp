@@ -63,7 +63,9 @@ void open(const lowrank_options& options, lowrank_context** out, Failure& failur
   context->backend = backend;
   context->device = device;
   context->device_type = options.device_type;
-  context->device_index = options.device_index;
+  DeviceInfo facts{};
+  backend->info(device, &facts);
+  context->device_index = facts.ordinal;
   *out = context.release();
 }
 
@@ -137,6 +139,7 @@ lowrank_status lowrank_get_info(lowrank_context* context, lowrank_info* info) {
     snprintf(info->kernels, sizeof info->kernels, "%s", facts.kernels);
     info->memory = facts.memory;
     info->threads = facts.threads;
+    info->device_index = facts.ordinal;
     info->matmul_precision = static_cast<int32_t>(facts.matmul_precision);
     snprintf(info->products, sizeof info->products, "%s", facts.products);
   });

@@ -8,14 +8,14 @@
 
 namespace lowrank {
 
-constexpr int32_t kBackendAbi = 6;
+constexpr int32_t kBackendAbi = 7;
 
 // How exactly frozen weights are multiplied; PyTorch's words (torch.set_float32_matmul_precision). `medium` lets a backend round
 // both factors to bf16 where that is faster; sums and all low-rank products stay f32.
 enum class MatmulPrecision : int32_t { highest = 0, medium = 1 };
 
 struct DeviceOptions {
-  int32_t index;    // which of several
+  int32_t index;    // which of those that can be opened (probe)
   int32_t threads;  // of the pool (CPU); 0: LOWRANK_THREADS, else one for each processor
   MatmulPrecision matmul_precision;
   void* stream;     // CUDA: the cudaStream_t of the caller that work is queued on; nullptr: one of its own
@@ -30,6 +30,7 @@ struct DeviceInfo {
   int64_t memory;    // bytes
   int64_t free_memory;  // of them, nobody's at this moment; 0: that isn't known (CPU)
   int32_t threads;   // workers of the pool (CPU), multiprocessors (CUDA)
+  int32_t ordinal;   // by which others know it (DLPack): CUDA's number, which counts GPUs that can't be opened too; 0 on the CPU
   MatmulPrecision matmul_precision;  // in force: `highest` where `medium` would gain nothing
   char products[1024];  // CUDA: what multiplies matrices of 16 bits, cublasLt with its file, or the own kernel, and why
 };

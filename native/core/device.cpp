@@ -26,7 +26,7 @@ bool graphs_of(const DeviceOptions& options) {
 Device::Device(const Backend* backend, void* state, const DeviceOptions& options)
     : backend_(backend),
       state_(state),
-      index_(options.index),
+      ordinal_(info().ordinal),
       pool_(backend, state),
       staging_(backend, state, Lane::work),
       page_cache_(trace_, weight_memory_of(options)),

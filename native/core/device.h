@@ -25,7 +25,7 @@ class Device {
 
   const Backend& backend() const { return *backend_; }
   void* state() const { return state_; }
-  int32_t index() const { return index_; }
+  int32_t ordinal() const { return ordinal_; }  // DeviceInfo
   Stream& stream() { return stream_; }
   Pool& pool() { return pool_; }
   Loans& loans() { return loans_; }
@@ -41,7 +41,7 @@ class Device {
   Device(const Backend* backend, void* state, const DeviceOptions& options);
   const Backend* backend_;
   void* state_;
-  int32_t index_;
+  int32_t ordinal_;
   Trace trace_;
   Pool pool_;
   Loans loans_;

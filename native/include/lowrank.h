@@ -20,6 +20,14 @@
  * ERR_NONFINITE may leave outputs half written. The caller's floating-point environment is kept.
  *
  * Results don't depend on the number of threads: same inputs, same bits.
+ *
+ * Signals. The library installs no handler, and its threads take no signal: the program's handlers run on the program's threads.
+ *
+ * The environment. LOWRANK_THREADS: how many threads a pool has where the options leave it open. LOWRANK_ISA: which kernels serve the
+ * CPU (base, avx2, avx512, neon) instead of the best it has. LOWRANK_PLAN=1 tells on stderr, once each, how the CPU
+ * cuts its products. LOWRANK_CUDA_PLUGIN, LOWRANK_CUSIM_PLUGIN: the file of a device's kernels; else liblowrank_cuda.so and
+ * liblowrank_cusim.so are looked for in the folder of this library, or of the program that it is linked into. LOWRANK_CUBLASLT: the file
+ * of cublasLt, or off.
  */
 #ifndef LOWRANK_H
 #define LOWRANK_H
@@ -35,8 +43,10 @@
 
 #define LOWRANK_VERSION "0.1.0"
 
-/* Changes with any struct below. lowrank_open refuses a caller that was compiled against another header. */
-#define LOWRANK_ABI 0x4ecd9fa7u
+/* Changes with any declaration below. lowrank_open refuses a caller that was compiled against another header. Before version 1.0 only a
+ * new minor version changes it; the library's soname and the version of its symbols carry the minor version, so that a program finds the
+ * one that it was linked with or is told at once. For another: compile and link anew. */
+#define LOWRANK_ABI 0x5cf3884fu
 
 #ifdef __cplusplus
 extern "C" {
@@ -73,29 +83,35 @@ typedef struct lowrank_tensor {
   int32_t dtype;        /* lowrank_dtype */
   int32_t rank;         /* 0 to 4 */
   int64_t dims[4];
-  int64_t row_pitch;    /* elements from one row to the next; 0: no gaps. On the CPU rows with gaps are copied */
+  int64_t row_pitch;    /* elements from one row to the next; 0: no gaps. On the CPU rows with gaps are copied. On CUDA gaps may be in
+                           operands named "act" that have 16 bits; in others (f32, i32, "f32, f16 or bf16") they are ERR_UNSUPPORTED */
   int32_t device_type;  /* lowrank_device_type; 0: the context's device, and device_index counts for nothing */
-  int32_t device_index;
+  int32_t device_index; /* DLPack's: CUDA's number of the GPU, see lowrank_info */
+  int32_t spare;        /* so many elements behind each row belong to nobody: an op may overwrite them. 64 behind x and dy let CUDA make
+                           the low-rank product of a packed weight in one pass with the frozen one. 0: gaps keep what they hold */
+  int32_t reserved;     /* 0 */
 } lowrank_tensor;
 
-/* A frozen weight of one to three matrices that read the same x (q|k|v, gate|up), one below the other. Read where it is, in its own
- * dtype: no copy is made. */
+/* A frozen weight of one to three matrices that read the same x (q|k|v, gate|up), one below the other. On the CPU it is read where it is, in
+ * its own dtype, and no copy is made; so it is on CUDA with activations of f32. With activations of 16 bits CUDA copies one of another dtype,
+ * or whose rows don't begin at multiples of 16 bytes, at every call: lowrank_pack does it once. */
 typedef struct lowrank_weight {
   const void* data[3];
   int64_t out[3];       /* rows N_i of each part */
   int64_t in;           /* K */
+  int64_t row_pitch;    /* 0, or what lowrank_pack wrote */
   int32_t dtype;        /* f32, f16 or bf16 */
   int32_t order;        /* lowrank_weight_order */
   int32_t parts;        /* 1 to 3 */
+  int32_t border;       /* 0, or what lowrank_pack wrote */
   int32_t device_type;  /* as in lowrank_tensor */
   int32_t device_index;
-  int32_t reserved;     /* 0 */
 } lowrank_weight;
 
 typedef struct lowrank_options {
   uint32_t abi;              /* LOWRANK_ABI */
   int32_t device_type;       /* lowrank_device_type */
-  int32_t device_index;
+  int32_t device_index;      /* of those that lowrank_device_count counts */
   int32_t threads;           /* CPU: the calling thread and so many less one of the pool; 0: $LOWRANK_THREADS, else one for each processor */
   int32_t matmul_precision;  /* lowrank_matmul_precision */
   int32_t reserved;          /* 0 */
@@ -108,6 +124,8 @@ typedef struct lowrank_info {
   int64_t memory;            /* bytes */
   int32_t threads;           /* of the pool, the caller's included (CPU); multiprocessors (CUDA) */
   int32_t matmul_precision;  /* in force */
+  int32_t device_index;      /* of the operands: CUDA's number of the GPU (DLPack's device_id), which counts GPUs that can't be opened too */
+  int32_t reserved;
   char products[1024];       /* CUDA: what multiplies matrices of 16 bits: cublasLt with its file, or the own kernel, and why */
 } lowrank_info;
 
@@ -141,8 +159,18 @@ LOWRANK_API lowrank_status lowrank_release(lowrank_context* context, void* memor
 LOWRANK_API lowrank_status lowrank_upload(lowrank_context* context, void* to, const void* from, int64_t bytes);
 LOWRANK_API lowrank_status lowrank_download(lowrank_context* context, void* to, const void* from, int64_t bytes);
 
+/* A frozen weight as the device likes it best for activations of this lowrank_dtype, laid out once in memory of the caller's: on CUDA, for
+ * activations of 16 bits, one matrix in their dtype with room for what extends a product. Elsewhere nothing is gained by a copy: 0 bytes,
+ * and `packed` is the weight as it is. Otherwise memory of so many bytes begins at a multiple of 256 (lowrank_allocate's does on CUDA) and
+ * lives as long as `packed` is used; the weight's own is read in order with the ops, and then no more. Ops write into the room: a packed
+ * weight is for one context at a time. */
+LOWRANK_API lowrank_status lowrank_packed_bytes(lowrank_context* context, const lowrank_weight* weight, int32_t activations, int64_t* bytes);
+LOWRANK_API lowrank_status lowrank_pack(lowrank_context* context, const lowrank_weight* weight, int32_t activations, void* memory,
+                                        lowrank_weight* packed);
+
 /* DLPack, without copies. Structs of DLPack are passed as void*, so that any of its headers will do.
- * From a DLTensor*: a view; whoever holds the DLPack tensor still deletes it, after the last use of the view. */
+ * From a DLTensor*: a view; whoever holds the DLPack tensor still deletes it, after the last use of the view. One in pinned memory (device
+ * type 3) is a tensor of the CPU. */
 LOWRANK_API lowrank_status lowrank_tensor_from_dlpack(const void* dl_tensor, lowrank_tensor* tensor);
 /* A new DLManagedTensor* (versioned 0) or DLManagedTensorVersioned* (1, DLPack 1.0). Its deleter calls release(owner), unless release is
  * NULL. device_type 0 is taken for the CPU. */

@@ -74,9 +74,17 @@ describe.skipIf(!hasLibrary)('the C ABI', () => {
     expect(() => run('called', [], { cwd: tmpdir(), env: { PATH: `${folder}:${process.env.PATH}` } })).toThrow(`no cusim plugin: ${path.join(folder, 'liblowrank_cusim.so')}`);
   });
 
-  it.skipIf(!existsSync(emulator))('computes on a device with memory of its own', () => {
+  it.skipIf(!existsSync(emulator)).each([
+    ['computes on a device with memory of its own', {}],
+    ['operands have CUDA\'s number of their device, which counts GPUs that are too old', { LOWRANK_CUSIM_OLD: '0' }],
+  ])('%s', (_, env) => {
     const program = compileC('test/capi/emulated.c', path.join(folder, 'emulated'));
-    expect(failedClaims(run(program, [], { env: { LOWRANK_CUSIM_PLUGIN: emulator } }))).toEqual([]);
+    expect(failedClaims(run(program, [], { env: { LOWRANK_CUSIM_PLUGIN: emulator, ...env } }))).toEqual([]);
+  });
+
+  it.skipIf(!existsSync(emulator)).each(['bf16', 'f16'])('computes in %s on the caller\'s stream, with weights as they are and packed', (dtype) => {
+    const program = compileC('test/capi/halves.c', path.join(folder, `halves-${dtype}`));
+    expect(failedClaims(run(program, [dtype], { env: { LOWRANK_CUSIM_PLUGIN: emulator } }))).toEqual([]);
   });
 
   it('a plugin that is not there is an error with the path that was tried', () => {

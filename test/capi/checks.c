@@ -70,6 +70,10 @@ static void check_refusals(lowrank_context* context) {
   REFUSES("a weight has data", lowrank_linear(context, &linear), LOWRANK_ERR_ARGUMENT, "w: each part");
   linear.w = weight(numbers + 8, 2, 3);
   REFUSES("a weight fits its x", lowrank_linear(context, &linear), LOWRANK_ERR_SHAPE, "W must be [N, K]");
+  linear.w = weight(numbers + 8, 2, 2), linear.w.border = 64, linear.w.row_pitch = 128;
+  REFUSES("a weight that was packed for another sort of device is refused", lowrank_linear(context, &linear), LOWRANK_ERR_ARGUMENT, "lowrank_pack");
+  add.b = pitched(numbers, 2, 2, 4), add.b.spare = 3;
+  REFUSES("what is spare lies between rows", lowrank_add(context, &add), LOWRANK_ERR_SHAPE, "spare");
   add.y = add.a = add.b = vector(NULL, 0);
   CHECK("no elements need no data", lowrank_add(context, &add) == LOWRANK_OK);
 }
@@ -182,6 +186,16 @@ static void check_copies(lowrank_context* context) {
   CHECK("no bytes need no memory", lowrank_upload(context, NULL, NULL, 0) == LOWRANK_OK && lowrank_download(context, NULL, NULL, 0) == LOWRANK_OK);
 }
 
+static void check_packing(lowrank_context* context) {
+  float numbers[6] = {0};
+  const lowrank_weight stored = weight(numbers, 2, 3);
+  lowrank_weight packed = {0};
+  int64_t bytes = -1;
+  CHECK("the CPU likes a weight best as it is", lowrank_packed_bytes(context, &stored, LOWRANK_F32, &bytes) == LOWRANK_OK && bytes == 0 &&
+        lowrank_pack(context, &stored, LOWRANK_F32, NULL, &packed) == LOWRANK_OK && memcmp(&packed, &stored, sizeof packed) == 0);
+  REFUSES("packing for activations that it has none of is refused", lowrank_pack(context, &stored, LOWRANK_BF16, NULL, &packed), LOWRANK_ERR_DTYPE, "activations must be f32");
+}
+
 static volatile sig_atomic_t handled = 0;
 static pthread_t handler_thread;
 static void handle(int signal) { (void)signal, handler_thread = pthread_self(), handled = 1; }
@@ -252,6 +266,7 @@ int main(void) {
   check_sharing(context);
   check_float_mode(context);
   check_copies(context);
+  check_packing(context);
   check_signals();
   check_dlpack();
   lowrank_close(context);

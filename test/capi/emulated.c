@@ -35,6 +35,8 @@ int main(void) {
   if (device == NULL) return 1;
   lowrank_info info;
   CHECK("it tells what multiplies matrices of 16 bits", lowrank_get_info(device, &info) == LOWRANK_OK && strstr(info.products, "own kernel") == info.products);
+  const int32_t ordinal = getenv("LOWRANK_CUSIM_OLD") != NULL ? 1 : 0; /* device 0 is too old then */
+  CHECK("it tells CUDA's number of its device", info.device_index == ordinal);
   Layer here = make_layer(0), there = on_device(device, &here);
   CHECK("a layer runs on it", run_layer(cpu, &here, 0.25f, 1) && run_layer(device, &there, 0.25f, 1) && lowrank_synchronize(device) == LOWRANK_OK);
   CHECK("y is the CPU's", is_close(device, there.y, here.y, kT * kN));
@@ -42,6 +44,10 @@ int main(void) {
   lowrank_add_args add = {vector(there.y, 4), vector(there.y, 4), vector(there.y, 4)};
   add.b.device_type = LOWRANK_CPU;
   REFUSES("an operand in host memory is refused", lowrank_add(device, &add), LOWRANK_ERR_DEVICE, "must be on the context's device");
+  add.b.device_type = LOWRANK_EMULATOR, add.b.device_index = ordinal;
+  CHECK("an operand on it has that number", lowrank_add(device, &add) == LOWRANK_OK);
+  add.b.device_index = 1 - ordinal;
+  REFUSES("one with another number is on another device", lowrank_add(device, &add), LOWRANK_ERR_DEVICE, "must be on the context's device");
   add.y = add.a = matrix(there.y, 2, 2), add.b = pitched(there.y, 2, 2, 3);
   REFUSES("rows with gaps are refused where kernels don't know them", lowrank_add(device, &add), LOWRANK_ERR_UNSUPPORTED, "b must have rows without gaps");
   const float bits = 1e-44f;  /* 7 as an int */
