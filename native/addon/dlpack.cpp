@@ -104,7 +104,7 @@ Napi::Value adopt_managed(const Napi::CallbackInfo& info, Managed* managed, bool
   object.read_only = read_only;
   const Tensor tensor = object.tensor;
   // Its deleter waits its turn on the stream: work that uses the bytes may still be queued when the last handle goes. It is called when
-  // that piece of work is dropped, which happens too where the stream has stopped.
+  // that piece of work is dropped, which happens too where the stream has stopped. Before it was taken it is not ours to end.
   const auto taken = std::make_shared<bool>(false);
   object.owners.emplace_back(managed, [&device, taken](Managed* gone) {
     if (*taken) device.stream().enqueue("dlpack", Stream::When::always, [&device, foreign = std::shared_ptr<Managed>(gone, end<Managed>)](Failure& failure) {
