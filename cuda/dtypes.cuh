@@ -18,7 +18,7 @@ void with_frozen(DType dtype, const Body& body) {
   return body(Stored<bf16>{});
 }
 
-// The same for activations, which are stored in the same types: `activations` in backend.cu.
+// The same for activations, which are stored in the same types: `activations` in backend.cpp.
 template <class Body>
 void with_activation(DType dtype, const Body& body) {
   with_frozen(dtype, body);

@@ -1,10 +1,15 @@
 // The one header that kernels include: nvcc and the emulator (g++ with LOWRANK_CUSIM) compile the same text.
 // Rules for kernels: no asm but in ptx.cuh, no <<<>>>, no __shared__ declarations (carve GPU_SHARED), warp operations with their mask,
-// no waiting for other blocks, 64-bit offsets. Host code that launches stands in the same file.
+// no waiting for other blocks, 64-bit offsets. Host code that launches stands in the same file. Files without a kernel are .cpp: they see
+// the runtime's API and GPU_HOST_FN, not what lies behind GPU_KERNELS.
 #pragma once
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+
+#if defined(__CUDACC__) || defined(LOWRANK_CUSIM)
+#define GPU_KERNELS
+#endif
 
 #ifdef LOWRANK_CUSIM
 #include <cusim/emulator/runtime.h>
@@ -27,6 +32,7 @@
 #define GPU_FN __device__ __forceinline__
 #define GPU_HOST_FN __host__ __device__ __forceinline__
 
+#ifdef GPU_KERNELS
 namespace lowrank::cuda {
 
 constexpr uint32_t kAllLanes = 0xffffffffu;
@@ -35,3 +41,4 @@ GPU_FN unsigned lane_id() { return threadIdx.x % 32; }
 GPU_FN unsigned warp_id() { return threadIdx.x / 32; }
 
 }  // namespace lowrank::cuda
+#endif

@@ -21,6 +21,7 @@ inline Dropout dropout_of(const LoraParts& parts, int part) {
   return drop;
 }
 
+#ifdef GPU_KERNELS
 struct PhiloxWords {
   uint32_t at[4];
 };
@@ -64,5 +65,6 @@ GPU_FN float dropout_factor(const Dropout& drop, int64_t element) {
   const PhiloxWords words = philox(drop, static_cast<uint64_t>(element) / 4);
   return word_of(words, element) < drop.threshold ? 0.0f : drop.keep;
 }
+#endif
 
 }  // namespace lowrank::cuda

@@ -101,7 +101,7 @@ describe.skipIf(!hasTools || spawnSync('c++', ['--version']).status !== 0)('what
   beforeAll(() => {
     folder = mkdtempSync(path.join(tmpdir(), 'lowrank-lt-'));
     program = path.join(folder, 'status');
-    const search = fileURLToPath(new URL('../../cuda/gemm/lt_library.cu', import.meta.url));
+    const search = fileURLToPath(new URL('../../cuda/gemm/lt_library.cpp', import.meta.url));
     writeFileSync(path.join(folder, 'main.cpp'), `#include <stdio.h>\n#include "${search}"\nint main() { puts(lowrank::cuda::lt_status()); }\n`);
     run('c++', '-std=c++20', '-O0', path.join(folder, 'main.cpp'), '-o', program, '-ldl');
   });
