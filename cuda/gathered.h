@@ -20,17 +20,20 @@ class Gathered {
     memcpy(&words_[at], &contract, sizeof contract);
     key_.push_back(op);
     Contract copy = contract;
+    steps_.push_back(0);
     copy.visit(*this);
     ops_.push_back({op, at, values_.size()});
   }
-  void clear() { ops_.clear(), words_.clear(), key_.clear(), values_.clear(); }
+  void clear() { ops_.clear(), words_.clear(), key_.clear(), values_.clear(), steps_.clear(); }
 
   size_t count() const { return ops_.size(); }
   int32_t op(size_t i) const { return ops_[i].op; }
   const void* contract(size_t i) const { return &words_[ops_[i].contract]; }
   // Which ops, on which memory, of which shape.
   std::vector<int64_t>& key() { return key_; }
-  // Their numbers; those of op i end before values_end(i).
+  // Of each op, that of its dropout masks, or 0.
+  const std::vector<uint32_t>& steps() const { return steps_; }
+  // Their other numbers; those of op i end before values_end(i).
   const std::vector<int64_t>& values() const { return values_; }
   size_t values_end(size_t i) const { return ops_[i].values_end; }
 
@@ -46,7 +49,13 @@ class Gathered {
     for (int i = 0; i < w.parts; ++i) key_.insert(key_.end(), {reinterpret_cast<int64_t>(w.data[i]), w.out[i]});
   }
   template <class T>
-  void value(const char*, T& v) {
+  void value(const char* name, T& v) {
+    if constexpr (std::is_same_v<T, uint32_t>) {
+      if (strcmp(name, "step") == 0) {
+        steps_.back() = v;
+        return;
+      }
+    }
     int64_t bits = 0;
     memcpy(&bits, &v, sizeof v);
     values_.push_back(bits);
@@ -65,6 +74,7 @@ class Gathered {
   std::vector<Op> ops_;
   std::vector<uint64_t> words_;
   std::vector<int64_t> key_, values_;
+  std::vector<uint32_t> steps_;
 };
 
 }  // namespace lowrank::cuda

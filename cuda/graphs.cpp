@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "steps.h"
+
 namespace lowrank::cuda {
 
 namespace {
 
-constexpr size_t kMost = 32;     // ops gathered: the device begins when so many are there
+constexpr size_t kMost = kMostSteps;  // ops gathered: the device begins when so many are there
 constexpr size_t kFewest = 4;    // of which a graph is made
 constexpr size_t kKnown = 1024;  // runs remembered
 constexpr size_t kWatchesOfAnOp = 4;
@@ -36,13 +38,15 @@ void Graphs::flush(Failure* failure) {
   if (gathered_.count() == 0) return;
   ops_ += static_cast<int64_t>(gathered_.count());
   queue_.make_room_for_watches(gathered_.count() * kWatchesOfAnOp, failure);
-  if (!failure->happened() && !replay(failure)) run_each(failure);
+  if (!failure->happened() && !replay(failure)) run_each(StepsLie::in_contracts, failure);
   gathered_.clear();
 }
 
-void Graphs::run_each(Failure* failure) {
+void Graphs::run_each(StepsLie steps, Failure* failure) {
   for (size_t i = 0; i < gathered_.count() && !failure->happened(); ++i) {
     queue_.begin(failure);
+    if (steps == StepsLie::in_words) queue_.find_step_in_word(static_cast<int64_t>(i));
+    else queue_.find_step_in_contract();
     run_op(gathered_.op(i), gathered_.contract(i), queue_);
     queue_.end();
   }
@@ -55,6 +59,7 @@ bool Graphs::replay(Failure* failure) {
   if (known == nullptr || !made_current(*known)) return false;
   queue_.repeat(known->watches);
   replayed_ += static_cast<int64_t>(gathered_.count());
+  if (known->reads_steps) queue_.set_steps(gathered_.steps());
   succeeded(cudaGraphLaunch(known->exec, queue_.stream()), "a graph", failure);
   return true;
 }
@@ -93,20 +98,22 @@ bool Graphs::made_current(Known& known) {
 // nullptr: it can't be captured, or an op fails, which running it will tell.
 cudaGraph_t Graphs::capture(Known& known) {
   const size_t watched = queue_.watched();
+  const int64_t shortages = queue_.shortages(), asked = queue_.steps_asked();
   Failure failure{};
   cudaGraph_t graph = nullptr;
   cudaError_t error = cudaStreamBeginCapture(queue_.stream(), cudaStreamCaptureModeThreadLocal);
   if (error == cudaSuccess) {
-    run_each(&failure);
+    run_each(StepsLie::in_words, &failure);
     error = cudaStreamEndCapture(queue_.stream(), &graph);
   }
   cudaGetLastError();  // what went wrong here is no failure of the ops
   known.watches = queue_.take_back_watches(watched);
   known.values = gathered_.values();
+  known.reads_steps = queue_.steps_asked() > asked;
   known.generation = queue_.generation();
   if (error == cudaSuccess && !failure.happened()) return graph;
   if (graph != nullptr) cudaGraphDestroy(graph);
-  known.refused = error != cudaSuccess;
+  known.refused = error != cudaSuccess && queue_.shortages() == shortages;  // once run, the ops have the memory that they lacked
   if (known.refused) ++refused_, why_ = cudaGetErrorName(error);
   return nullptr;
 }

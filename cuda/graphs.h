@@ -34,8 +34,9 @@ class Graphs {
     int64_t generation = 0;       // of the queue's memory, which it points into
     std::vector<int64_t> values;  // that it was captured with
     std::vector<Watch> watches;
+    bool reads_steps = false;
     uint64_t used = 0;
-    bool refused = false;  // it can't be captured
+    bool refused = false;  // it can't be captured, whatever memory there is
   };
   struct Hash {
     size_t operator()(const std::vector<int64_t>& key) const;
@@ -46,7 +47,8 @@ class Graphs {
   bool made_current(Known& known);
   cudaGraph_t capture(Known& known);
   int64_t ops_that_differ(const Known& known) const;
-  void run_each(Failure* failure);
+  enum class StepsLie { in_contracts, in_words };
+  void run_each(StepsLie steps, Failure* failure);
   void make_room();
   void forget();
 

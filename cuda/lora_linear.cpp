@@ -23,17 +23,17 @@ void for_parts(const Weight& w, const LoraParts& parts, const Body& body) {
   }
 }
 
-void mask(Term& term, MaskOn on, const LoraParts& parts, int part, int64_t pitch) {
+void mask(Queue& queue, Term& term, MaskOn on, const LoraParts& parts, int part, int64_t pitch) {
   if (parts.dropout == 0.0f) return;
-  term.mask_on = on, term.mask_pitch = pitch, term.mask = dropout_of(parts, part);
+  term.mask_on = on, term.mask_pitch = pitch, term.mask = dropout_of(parts, part, queue.step_at());
 }
 
 // u_i = s_i xhat_i A_i^T
-Product make_u(const LoraLinear& op, const Part& part) {
+Product make_u(Queue& queue, const LoraLinear& op, const Part& part) {
   Product product;
   product.m = op.x.rows(), product.n = part.rank;
   Term& term = product.add(straight(op.x.f32(), op.w.in), across(op.a.f32() + part.rank0 * op.w.in, op.w.in), op.w.in);
-  mask(term, MaskOn::left, op.parts, part.i, op.w.in);
+  mask(queue, term, MaskOn::left, op.parts, part.i, op.w.in);
   product.scale = op.parts.scale[part.i];
   product.c = op.u.f32() + part.rank0, product.c_row = op.parts.ranks();
   return product;
@@ -62,25 +62,25 @@ Product make_v(const LoraLinearGrad& op, const Part& part, float* v) {
 }
 
 // dx = sum of dy_i W_i + mask_i (v_i A_i) / (1 - p)
-Product make_dx(const LoraLinearGrad& op, const float* v) {
+Product make_dx(Queue& queue, const LoraLinearGrad& op, const float* v) {
   Product product;
   product.m = op.x.rows(), product.n = op.w.in;
   for_parts(op.w, op.parts, [&](const Part& part) {
     product.add(straight(op.dy.f32() + part.column, op.w.rows()), weight_straight(op.w, part.i), part.out);
     if (part.rank == 0) return;
     Term& term = product.add(straight(v + part.rank0, op.parts.ranks()), straight(op.a.f32() + part.rank0 * op.w.in, op.w.in), part.rank);
-    mask(term, MaskOn::result, op.parts, part.i, op.w.in);
+    mask(queue, term, MaskOn::result, op.parts, part.i, op.w.in);
   });
   product.c = op.dx.f32(), product.c_row = op.w.in;
   return product;
 }
 
 // dA_i += v_i^T xhat_i
-Product make_da(const LoraLinearGrad& op, const Part& part, const float* v) {
+Product make_da(Queue& queue, const LoraLinearGrad& op, const Part& part, const float* v) {
   Product product;
   product.m = part.rank, product.n = op.w.in;
   Term& term = product.add(across(v + part.rank0, op.parts.ranks()), straight(op.x.f32(), op.w.in), op.x.rows());
-  mask(term, MaskOn::right, op.parts, part.i, op.w.in);
+  mask(queue, term, MaskOn::right, op.parts, part.i, op.w.in);
   product.c = op.da.f32() + part.rank0 * op.w.in, product.c_row = op.w.in;
   product.start = Start::add;
   return product;
@@ -101,7 +101,7 @@ Product make_db(const LoraLinearGrad& op, const Part& part) {
 void lora_linear(const LoraLinear& op, Queue& queue) {
   if (op.x.dtype != DType::f32) return lora_linear_halves(queue, op);
   for_parts(op.w, op.parts, [&](const Part& part) {
-    multiply(queue, make_u(op, part));
+    multiply(queue, make_u(queue, op, part));
     multiply(queue, make_y(op, part));
   });
 }
@@ -113,10 +113,10 @@ void lora_linear_grad(const LoraLinearGrad& op, Queue& queue) {
   for_parts(op.w, op.parts, [&](const Part& part) {
     if (part.rank == 0) return;
     multiply(queue, make_v(op, part, v));
-    multiply_long(queue, make_da(op, part, v));
+    multiply_long(queue, make_da(queue, op, part, v));
     multiply_long(queue, make_db(op, part));
   });
-  if (op.dx.given()) multiply(queue, make_dx(op, v));
+  if (op.dx.given()) multiply(queue, make_dx(queue, op, v));
 }
 
 }  // namespace lowrank::cuda

@@ -72,6 +72,7 @@ inline void declare_border(const Weight& w) {
 }
 inline void declare_scratch(void* memory, int64_t bytes) { cusim::OperandScope::declare({memory, static_cast<size_t>(bytes), cusim::Role::write, "scratch"}); }
 inline void declare_report(void* memory, int64_t bytes) { cusim::OperandScope::declare({memory, static_cast<size_t>(bytes), cusim::Role::update, "report"}); }
+inline void declare_step(const void* memory, int64_t bytes) { cusim::OperandScope::declare({memory, static_cast<size_t>(bytes), cusim::Role::read, "step"}); }
 inline void declare_reports(const void* memory, int64_t bytes) { cusim::OperandScope::declare({memory, static_cast<size_t>(bytes), cusim::Role::read, "reports"}); }
 
 }  // namespace lowrank::cuda
@@ -87,6 +88,7 @@ inline void declare_border(const Tensor&, int64_t) {}
 inline void declare_border(const Weight&) {}
 inline void declare_scratch(void*, int64_t) {}
 inline void declare_report(void*, int64_t) {}
+inline void declare_step(const void*, int64_t) {}
 inline void declare_reports(const void*, int64_t) {}
 }  // namespace lowrank::cuda
 #define LOWRANK_DECLARE_OPERANDS(op)

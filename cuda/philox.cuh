@@ -10,23 +10,31 @@ struct Dropout {
   uint32_t threshold = 0;  // floor(p * 2^32): a smaller word drops its element; 0: no mask
   uint32_t seed_low = 0, seed_high = 0, layer = 0, step = 0;
   float keep = 1.0f;  // 1 / (1 - p)
+  const uint32_t* step_at = nullptr;  // on the device: where a kernel finds the step; nullptr: `step` is it
 };
 
-inline Dropout dropout_of(const LoraParts& parts, int part) {
+inline Dropout dropout_of(const LoraParts& parts, int part, const uint32_t* step_at = nullptr) {
   Dropout drop;
   drop.threshold = static_cast<uint32_t>(static_cast<double>(parts.dropout) * 4294967296.0);
   drop.seed_low = parts.seed_low, drop.seed_high = parts.seed_high;
   drop.layer = parts.layer[part], drop.step = parts.step;
   drop.keep = 1.0f / (1.0f - parts.dropout);
+  drop.step_at = step_at;
   return drop;
 }
 
 #ifdef GPU_KERNELS
+// With the step that counts now. A kernel asks before its loops.
+GPU_FN Dropout current(Dropout drop) {
+  if (drop.step_at != nullptr) drop.step = *drop.step_at;
+  return drop;
+}
+
 struct PhiloxWords {
   uint32_t at[4];
 };
 
-// The four words of elements 4 * block to 4 * block + 3.
+// The four words of elements 4 * block to 4 * block + 3, of a current mask.
 GPU_FN PhiloxWords philox(const Dropout& drop, uint64_t block) {
   uint32_t c0 = static_cast<uint32_t>(block), c1 = static_cast<uint32_t>(block >> 32), c2 = drop.layer, c3 = drop.step;
   uint32_t k0 = drop.seed_low, k1 = drop.seed_high;

@@ -34,7 +34,7 @@ GPU_FN float slab_element(const Slab& slab, const Term& term, int64_t wide, int6
   const int64_t i = slab.deep_is_row ? deep : wide, j = slab.deep_is_row ? wide : deep;
   const float value = element(*slab.matrix, i, j);
   const bool masked = term.mask_on == (slab.deep_is_row ? MaskOn::right : MaskOn::left);
-  return masked ? value * dropout_factor(term.mask, i * term.mask_pitch + j) : value;
+  return masked ? value * dropout_factor(current(term.mask), i * term.mask_pitch + j) : value;
 }
 
 // tile[deep][wide]. Neighbouring threads read neighbouring addresses, whichever way the matrix lies.
@@ -80,7 +80,7 @@ GPU_FN void add_term(const Product& p, const Term& term, int64_t k_begin, int64_
     GPU_UNROLL
     for (int j = 0; j < 4; ++j) {
       const bool masked = term.mask_on == MaskOn::result;
-      total[i][j] += masked ? sums[i][j] * dropout_factor(term.mask, (row + i) * term.mask_pitch + column + j) : sums[i][j];
+      total[i][j] += masked ? sums[i][j] * dropout_factor(current(term.mask), (row + i) * term.mask_pitch + column + j) : sums[i][j];
     }
   }
 }

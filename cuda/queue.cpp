@@ -1,6 +1,7 @@
 #include "queue.h"
 
 #include "operands.h"
+#include "steps.h"
 
 namespace lowrank::cuda {
 
@@ -37,6 +38,7 @@ Queue* Queue::open(int device, void* stream, Failure& failure) {
   queue->owns_stream_ = stream == nullptr;
   const bool good = (!queue->owns_stream_ || succeeded(cudaStreamCreateWithFlags(&queue->stream_, cudaStreamNonBlocking), "a stream", &failure)) &&
                     succeeded(cudaMalloc(reinterpret_cast<void**>(&queue->reports_), bytes), "memory for reports", &failure) &&
+                    succeeded(cudaMalloc(reinterpret_cast<void**>(&queue->steps_), kMostSteps * sizeof(uint32_t)), "memory for numbers of steps", &failure) &&
                     succeeded(cudaMemsetAsync(queue->reports_, 0xff, bytes, queue->stream_), "memory for reports", &failure) &&
                     queue->copies(Lane::work).open(queue->stream_, &failure) && queue->copies(Lane::copies).open(nullptr, &failure);
   if (good) return queue;
@@ -52,6 +54,7 @@ Queue::~Queue() {
   cudaFree(scratch_);
   cudaFree(workspace_);
   cudaFree(reports_);
+  cudaFree(steps_);
   if (owns_stream_ && stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
@@ -63,11 +66,17 @@ void Queue::fail(const char* code, const char* format, ...) {
   va_end(arguments);
 }
 
-// What the op has taken so far stays where it is, until the work that uses it is done.
-bool Queue::grow(int64_t bytes) {
+cudaError_t Queue::claim(void** memory, int64_t bytes) {
+  const cudaError_t error = cudaMalloc(memory, static_cast<size_t>(bytes));
+  shortages_ += error != cudaSuccess;
+  return error;
+}
+
+// A block of at least so many bytes. What the op has taken so far stays where it is, until the work that uses it is done.
+bool Queue::grow(int64_t bytes, Failure* failure) {
   void* memory = nullptr;
-  const int64_t size = bytes + scratch_bytes_ < kScratchStart ? kScratchStart : bytes + scratch_bytes_;
-  if (!succeeded(cudaMalloc(&memory, static_cast<size_t>(size)), "scratch memory", failure_)) return false;
+  const int64_t size = bytes < kScratchStart ? kScratchStart : bytes;
+  if (!succeeded(claim(&memory, size), "scratch memory", failure)) return false;
   if (scratch_ != nullptr) outgrown_.push_back(scratch_);
   scratch_ = static_cast<char*>(memory);
   scratch_bytes_ = size;
@@ -78,9 +87,9 @@ bool Queue::grow(int64_t bytes) {
 
 void* Queue::scratch(int64_t bytes) {
   const int64_t size = aligned(bytes < 1 ? 1 : bytes);
-  if (scratch_used_ + size > scratch_bytes_ && !grow(size)) return nullptr;
+  if (scratch_used_ + size > scratch_bytes_ && !grow(op_bytes_ + size, failure_)) return nullptr;
   void* memory = scratch_ + scratch_used_;
-  scratch_used_ += size;
+  scratch_used_ += size, op_bytes_ += size;
   declare_scratch(memory, bytes);
   return memory;
 }
@@ -88,7 +97,7 @@ void* Queue::scratch(int64_t bytes) {
 void* Queue::workspace(int64_t bytes) {
   if (bytes > workspace_bytes_) {
     void* memory = nullptr;
-    if (!succeeded(cudaMalloc(&memory, static_cast<size_t>(bytes)), "memory for a product", failure_)) return nullptr;
+    if (!succeeded(claim(&memory, bytes), "memory for a product", failure_)) return nullptr;
     if (workspace_ != nullptr) outgrown_.push_back(workspace_);
     workspace_ = memory;
     workspace_bytes_ = bytes;
@@ -116,12 +125,25 @@ std::vector<Watch> Queue::take_back_watches(size_t from) {
   return taken;
 }
 
-void Queue::begin(Failure* failure) {
-  failure_ = failure;
-  scratch_used_ = 0;
+const uint32_t* Queue::step_at() {
+  ++steps_asked_;
+  if (step_at_ != nullptr) declare_step(step_at_, sizeof(uint32_t));
+  return step_at_;
 }
 
-void Queue::end() { succeeded(cudaGetLastError(), "a kernel", failure_); }
+void Queue::set_steps(const std::vector<uint32_t>& steps) { write_steps(stream_, steps_, steps); }
+
+void Queue::begin(Failure* failure) {
+  failure_ = failure;
+  scratch_used_ = op_bytes_ = 0;
+}
+
+// What lay in several blocks lies in one the next time, when a graph may be captured, which no allocation survives. Without memory for that
+// the op is as good as it was.
+void Queue::end() {
+  Failure none{};
+  if (succeeded(cudaGetLastError(), "a kernel", failure_) && op_bytes_ > scratch_bytes_) grow(op_bytes_, &none);
+}
 
 // Waits, and takes what kernels have reported.
 bool Queue::settle(Failure* failure) {

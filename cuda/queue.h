@@ -54,8 +54,18 @@ class Queue {
   };
   Reports reports() const { return {reports_, static_cast<int64_t>(watches_.size())}; }
 
+  // Where kernels of the running op find the number of its step: in its contract (nullptr), or in a word that `set_steps` writes before a
+  // graph of the op is launched. `steps_asked` counts who wanted to know.
+  const uint32_t* step_at();
+  int64_t steps_asked() const { return steps_asked_; }
+  void find_step_in_contract() { step_at_ = nullptr; }
+  void find_step_in_word(int64_t word) { step_at_ = steps_ + word; }
+  void set_steps(const std::vector<uint32_t>& steps);
+
   // Raised when scratch or workspace moves: what was captured before points to where it was.
   int64_t generation() const { return generation_; }
+  // Times that there was no memory for scratch or workspace: what a capture finds may be otherwise at the next.
+  int64_t shortages() const { return shortages_; }
   // Watches since the last synchronize. An op that is run again from a graph finds its own at the same places, if `repeat` adds them.
   size_t watched() const { return watches_.size(); }
   void make_room_for_watches(size_t count, Failure* failure);
@@ -65,7 +75,7 @@ class Queue {
   Copies& copies(Lane lane) { return copies_[static_cast<int>(lane)]; }
 
   void begin(Failure* failure);  // of an op
-  void end();                    // takes launch failures
+  void end();                    // takes launch failures; an op of the same needs finds them met from now on
   void synchronize(Failure* failure);
   void download(void* to, const void* from, int64_t bytes, Failure* failure);
   void upload(void* to, const void* from, int64_t bytes, Failure* failure);
@@ -73,20 +83,24 @@ class Queue {
  private:
   Queue() = default;
   bool settle(Failure* failure);
-  bool grow(int64_t bytes);
+  bool grow(int64_t bytes, Failure* failure);
+  cudaError_t claim(void** memory, int64_t bytes);
 
   cudaStream_t stream_ = nullptr;
   bool owns_stream_ = false;
   int device_ = 0, multiprocessors_ = 1;
   Failure* failure_ = nullptr;
   char* scratch_ = nullptr;
-  int64_t scratch_bytes_ = 0, scratch_used_ = 0;
+  int64_t scratch_bytes_ = 0, scratch_used_ = 0, op_bytes_ = 0;  // of the block; of it, of all blocks, what the op has taken
   void* workspace_ = nullptr;
   int64_t workspace_bytes_ = 0;
-  int64_t generation_ = 0;
+  int64_t generation_ = 0, shortages_ = 0;
   std::vector<void*> outgrown_;  // scratch that this op still uses
   Report* reports_ = nullptr;    // [kWatches]
   std::vector<Watch> watches_;
+  uint32_t* steps_ = nullptr;  // [kMostSteps]
+  const uint32_t* step_at_ = nullptr;
+  int64_t steps_asked_ = 0;
   Copies copies_[2];  // by lane
 };
 

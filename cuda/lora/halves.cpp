@@ -76,7 +76,7 @@ SkinnyRows rows_into(float* out, const LoraParts& parts, float factor) {
 // u = s xhat A^T. `gated`: x is made on the way.
 bool make_u(Queue& queue, const LoraLinear& op, const Extended& x, const Gated* gated) {
   Skinny product = skinny_of(x, x.parts);
-  product.windows = windows_over(x.parts, op.w.in, op.parts);
+  product.windows = windows_over(queue, x.parts, op.w.in, op.parts);
   const Spread side = side_of(queue, product, {op.a.f32(), 1, op.w.in, false}, op.w.in);
   if (side.to == nullptr) return false;
   spread(queue, {side});
@@ -106,7 +106,7 @@ bool make_da(Queue& queue, const LoraLinearGrad& op, const PartList& parts, cons
   Extended x;
   set_left(queue, x, op.x);
   Skinny product = skinny_of(x, parts);
-  product.windows = windows_over(parts, op.w.in, op.parts);
+  product.windows = windows_over(queue, parts, op.w.in, op.parts);
   const Spread tall = tall_of(queue, product, v);
   if (x.left.data == nullptr || tall.to == nullptr) return false;
   spread(queue, {tall});
@@ -119,7 +119,7 @@ bool make_da(Queue& queue, const LoraLinearGrad& op, const PartList& parts, cons
 // A mask can't lie on a border: the masked low-rank term is made first, and the product is added to it.
 void start_with_masked(Queue& queue, const LoraLinearGrad& op, const PartList& parts, const float* v, Extended& p) {
   MaskedLowRank term{p.dtype, op.dx.data, op.dx.pitch, op.dx.rows(), op.dx.cols(), v, op.a.f32(), parts, {}};
-  for (int i = 0; i < kMaxParts; ++i) term.masks[i] = dropout_of(op.parts, i);
+  for (int i = 0; i < kMaxParts; ++i) term.masks[i] = dropout_of(op.parts, i, queue.step_at());
   masked_low_rank(queue, term);
   p.carry = op.dx.data, p.carry_pitch = op.dx.pitch;
 }

@@ -78,7 +78,7 @@ __global__ void __launch_bounds__(kThreads, 2) masked_tiles(GPU_ARGUMENT MaskedL
       __syncthreads();
       add_ranks(a, v, sums);
     }
-    if (part.rank > 0) add_masked(p, p.masks[i], own_row, own_column, sums, total);
+    if (part.rank > 0) add_masked(p, current(p.masks[i]), own_row, own_column, sums, total);
   }
   GPU_UNROLL
   for (int i = 0; i < kOwnRows; ++i) {

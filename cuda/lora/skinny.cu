@@ -45,6 +45,7 @@ GPU_FN Across across_of(const Launch& p) {
   for (int w = 1; w < kMostWindows; ++w) {
     if (w < p.sums.count && block >= p.sums.windows[w].block0) across.window = p.sums.windows[w];
   }
+  across.window.mask = current(across.window.mask);
   const Window& window = across.window;
   const int64_t begin = window.column0 / kPiece * kPiece, end = window.column0 + window.columns;
   across.column0 = begin + static_cast<int64_t>(block - window.block0) * kBlockColumns;
@@ -198,7 +199,7 @@ std::vector<Window> windows_by_part(const PartList& parts) {
   return windows;
 }
 
-std::vector<Window> windows_over(const PartList& parts, int64_t columns, const LoraParts& adapter) {
+std::vector<Window> windows_over(Queue& queue, const PartList& parts, int64_t columns, const LoraParts& adapter) {
   std::vector<Window> windows;
   Window window;
   window.columns = columns;
@@ -207,7 +208,7 @@ std::vector<Window> windows_over(const PartList& parts, int64_t columns, const L
     return windows;
   }
   for (int i = 0; i < parts.count; ++i) {
-    window.mask = dropout_of(adapter, i);
+    window.mask = dropout_of(adapter, i, queue.step_at());
     cut(windows, window, parts.at[i].padded0, parts.at[i].padded());
   }
   return windows;

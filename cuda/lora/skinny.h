@@ -45,7 +45,7 @@ struct SkinnyColumns {
 // Each part's ranks over the part's own columns of z (dy).
 std::vector<Window> windows_by_part(const PartList& parts);
 // All ranks over all columns of z (x): together, but where each part has a mask of its own.
-std::vector<Window> windows_over(const PartList& parts, int64_t columns, const LoraParts& adapter);
+std::vector<Window> windows_over(Queue& queue, const PartList& parts, int64_t columns, const LoraParts& adapter);
 
 // Both results at once come without masks. Sums over z are cut by its shape alone, and the pieces are added in order: the same bits on every device. Either result may be missing.
 void skinny(Queue& queue, const Skinny& product, const SkinnyRows* rows, const SkinnyColumns* columns);

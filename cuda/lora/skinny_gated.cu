@@ -83,6 +83,7 @@ __global__ void __launch_bounds__(kThreads, 2) skinny_swiglu_tiles(GPU_ARGUMENT 
   GPU_SHARED(shared);
   const Gated& g = p.gated;
   const Window& window = p.sums.windows[0];
+  const Dropout mask = current(window.mask);
   const int64_t row0 = static_cast<int64_t>(blockIdx.y) * S::kRows, column0 = static_cast<int64_t>(blockIdx.x) * S::kColumns;
   const int64_t column_end = column0 + S::kColumns < g.cols ? column0 + S::kColumns : g.cols;
   const int wide = static_cast<int>((column_end - column0 + kTileColumns - 1) / kTileColumns);
@@ -104,7 +105,7 @@ __global__ void __launch_bounds__(kThreads, 2) skinny_swiglu_tiles(GPU_ARGUMENT 
   for (int at = 0; at < wide; ++at) {
     unsigned char* stage = stage_of(at);
     ptx::cp_async_wait<0>();
-    make_swiglu<H, S::kRows>(g, window.mask, stage, stage + S::kTile, row0, column0 + at * kTileColumns);
+    make_swiglu<H, S::kRows>(g, mask, stage, stage + S::kTile, row0, column0 + at * kTileColumns);
     __syncthreads();  // h and the side are there for all, and all are done with the stage that is filled next
     bring(at + 1);
     add_by_rows<H, kRanks>(stage, stage + 2 * S::kTile, warp * 16, sums);

@@ -36,11 +36,17 @@ async function train(device: Device, lengths: readonly number[], dropout = 0): P
   return { losses, parameters: await adapter.parameters().parameters.data(), graphs: device.stats().graphs as GraphStats };
 }
 
+interface Options {
+  readonly dropout?: number;
+  readonly weightMemory?: number;
+  readonly activations?: 'bf16' | 'f32';
+}
+
 /** The same steps with graphs and without. */
-async function both(lengths: readonly number[], options: { readonly dropout?: number; readonly weightMemory?: number } = {}): Promise<{ on: Run; off: Run }> {
-  const { dropout, weightMemory = 0 } = options;
-  await using plain = await openDevice(kind, { activations: 'bf16', graphs: false, weightMemory });
-  await using device = await openDevice(kind, { activations: 'bf16', weightMemory });
+async function both(lengths: readonly number[], options: Options = {}): Promise<{ on: Run; off: Run }> {
+  const { dropout, weightMemory = 0, activations = 'bf16' } = options;
+  await using plain = await openDevice(kind, { activations, graphs: false, weightMemory });
+  await using device = await openDevice(kind, { activations, weightMemory });
   return { off: await train(plain, lengths, dropout), on: await train(device, lengths, dropout) };
 }
 
@@ -72,10 +78,11 @@ describe.skipIf(count === 0)('CUDA graphs', () => {
     expect(on.graphs.captured).toBeLessThan(4);
   });
 
-  it('dropout masks differ from step to step: those ops are launched', async () => {
-    const { on, off } = await both([9, 9, 9, 9], { dropout: 0.5 });
+  it.each(['bf16', 'f32'] as const)('steps with dropout are replayed too, in %s, each with masks of its own and to the same bits', async (activations) => {
+    const { on, off } = await both([9, 9, 9, 9, 9], { dropout: 0.5, activations });
     expect(numbersOf(on)).toEqual(numbersOf(off));
-    expect(new Set(on.losses).size).toBe(4);
+    expect(new Set(on.losses).size).toBe(5);
+    expect(on.graphs.replayed / on.graphs.ops).toBeGreaterThan(0.6);
   });
 
   it('where weights take turns each op waits for its own: nothing is gathered', async () => {

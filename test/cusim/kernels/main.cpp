@@ -5,5 +5,6 @@ int main() {
   kernels::test_adapters();
   kernels::test_loss();
   kernels::test_guests();
+  kernels::test_queue();
   return planted::failures == 0 ? 0 : 1;
 }
