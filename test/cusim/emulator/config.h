@@ -13,7 +13,7 @@ struct Config {
   Order order = Order::random;
   CopyArrival copies = CopyArrival::at_wait;
   size_t device_bytes = size_t{16} << 30;  // of each device; LOWRANK_CUSIM_MEMORY in the environment, when a stream is made
-  size_t shared_limit = 232448;  // bytes a block may have: sm_90's 227 KiB; sm_86 and sm_89 have 101376
+  size_t shared_limit = 101376;  // bytes a block may have if its kernel asks for them: the 99 KiB of sm_86, sm_89 and sm_120; sm_90 has 227
 };
 
 extern Config config;

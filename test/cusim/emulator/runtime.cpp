@@ -4,7 +4,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <map>
+#include <mutex>
 #include <string>
+#include <utility>
 
 #include "config.h"
 #include "graphs.h"
@@ -56,6 +59,36 @@ Stream* resolve(Stream* stream) {
   return streams.legacy(current_device);
 }
 
+// What kernels may have of shared memory where they have asked, by device.
+class SharedAllowances {
+ public:
+  void set(int device, const void* kernel, size_t bytes) {
+    const std::lock_guard lock(mutex_);
+    bytes_[{device, kernel}] = bytes;
+  }
+  size_t of(int device, const void* kernel) const {
+    constexpr size_t kUnasked = 48 << 10;
+    const std::lock_guard lock(mutex_);
+    const auto at = bytes_.find({device, kernel});
+    return at == bytes_.end() ? kUnasked : std::max(at->second, kUnasked);
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<std::pair<int, const void*>, size_t> bytes_;
+} shared_allowances;
+
+}  // namespace
+
+cudaError_t allow_shared(const void* kernel, int bytes) {
+  if (bytes < 0 || static_cast<size_t>(bytes) > config.shared_limit) {
+    return note(cudaErrorInvalidValue, format("a kernel asks for %d bytes of shared memory, and a block has %zu", bytes, config.shared_limit).c_str());
+  }
+  return shared_allowances.set(current_device, kernel, static_cast<size_t>(bytes)), cudaSuccess;
+}
+
+namespace {
+
 void launch_now(Stream* stream, const KernelLaunch& kernel) {
   std::vector<Streams::Access> accesses;
   if (const OperandScope* scope = OperandScope::current()) {
@@ -71,6 +104,11 @@ void launch_on(Stream* given, const KernelLaunch& kernel) {
   Stream* stream = resolve(given);
   if (stream->device != current_device) {
     note(cudaErrorInvalidResourceHandle, "a kernel is launched on a stream of a device that is not the current one");
+    return;
+  }
+  if (const size_t allowed = shared_allowances.of(current_device, kernel.kernel); kernel.shape.shared_bytes > allowed) {
+    const char* says = "cusim: %s: a launch with %zu bytes of shared memory, of which the kernel may have %zu (cudaFuncSetAttribute)";
+    note(cudaErrorInvalidValue, format(says, kernel.name, kernel.shape.shared_bytes, allowed).c_str());
     return;
   }
   guarded(cudaErrorLaunchFailure, [&] {

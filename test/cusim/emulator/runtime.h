@@ -117,8 +117,11 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
 cudaError_t cudaGraphExecUpdate(cudaGraphExec_t exec, cudaGraph_t graph, cudaGraphExecUpdateResultInfo* result);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec);
-// How much shared memory a kernel may be given is the emulated block's limit; nothing to set.
+namespace cusim {
+cudaError_t allow_shared(const void* kernel, int bytes);
+}  // namespace cusim
+// Of a kernel on the current device: a launch with more than 48 KiB of shared memory needs it.
 template <class Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel, cudaFuncAttribute, int) {
-  return cudaSuccess;
+cudaError_t cudaFuncSetAttribute(Kernel kernel, cudaFuncAttribute, int bytes) {
+  return cusim::allow_shared(reinterpret_cast<const void*>(kernel), bytes);
 }

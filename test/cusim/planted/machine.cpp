@@ -1,6 +1,7 @@
 // The emulator's parts, one claim each: conversions, fragments, memory, limits, threads of the host.
 #include <cusim/emulator/checker.h>
 #include <cusim/emulator/operands.h>
+#include <cusim/emulator/runtime.h>
 
 #include <thread>
 
@@ -104,6 +105,37 @@ void test_faults() {
   claim("after failures a launch works", failure_of("write_at", dim3(1), [&] { write_at(y.data(), 9); }).empty());
 }
 
+__global__ void fill_shared(int bytes) {
+  GPU_SHARED(shared);
+  for (int i = static_cast<int>(threadIdx.x); i < bytes; i += static_cast<int>(blockDim.x)) shared[i] = 1;
+}
+
+// What a launch with so much shared memory ends with, by way of the runtime.
+std::string launch_with(int bytes) {
+  cudaStream_t stream;
+  cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+  cusim::launch_on(stream, "fill_shared", {dim3(1), dim3(32), static_cast<size_t>(bytes)}, fill_shared, bytes);
+  cudaStreamDestroy(stream);
+  const cudaError_t error = cudaPeekAtLastError();
+  const std::string says = error == cudaSuccess ? "" : cudaGetErrorString(error);
+  cudaGetLastError();
+  return says;
+}
+
+void test_shared_memory() {
+  constexpr int kUnasked = 48 << 10, kMost = 101376;
+  claim("48 KiB of shared memory need no asking", launch_with(kUnasked).empty());
+  expect_failure("found: a launch with more than 48 KiB of shared memory that nobody has asked for", launch_with(kUnasked + 16), "may have 49152");
+  const cudaError_t asked = cudaFuncSetAttribute(fill_shared, cudaFuncAttributeMaxDynamicSharedMemorySize, kMost);
+  claim("a kernel that has asked for 99 KiB is launched with them", asked == cudaSuccess && launch_with(kMost).empty());
+  const cudaError_t refused = cudaFuncSetAttribute(fill_shared, cudaFuncAttributeMaxDynamicSharedMemorySize, kMost + 16);
+  cudaGetLastError();
+  claim("found: a kernel that asks for more than the 99 KiB of sm_86", refused == cudaErrorInvalidValue && !launch_with(kMost + 16).empty());
+  cudaSetDevice(1);
+  expect_failure("found: a kernel that has asked on another device only", launch_with(kMost), "may have 49152");
+  cudaSetDevice(0);
+}
+
 __global__ void meet(int threads) {
   if (static_cast<int>(threadIdx.x) < threads) ptx::bar_sync(1, 64);
 }
@@ -147,6 +179,7 @@ void test_machine() {
   test_fragments();
   test_conflicts();
   test_faults();
+  test_shared_memory();
   test_deadlock();
   test_operands();
   test_host_threads();
