@@ -160,10 +160,10 @@ __global__ void __launch_bounds__(KeyShape<kD>::kThreads, 256 / KeyShape<kD>::kT
   const auto stage = [&](int which, int part) { return RowTile<kD>{stages + which * Shape::kStage + part * kTileBytes<kD, kRows>}; };
   const auto stats_of_stage = [&](int which) { return reinterpret_cast<RowStats*>(stage(which, 2).base); };
   const auto fetch_stage = [&](int which, int32_t row) {
-    fetch_rows<kRows, kThreads>(stage(which, 0), view.q, view.size, [&](int i) { return view.query(row + i, g); });
-    fetch_rows<kRows, kThreads>(stage(which, 1), p.dy, view.size, [&](int i) { return view.row_of(p.dy, p.dy_pitch, row + i, g); });
-    const int i = static_cast<int>(threadIdx.x) * 2;
+    const int i = static_cast<int>(threadIdx.x) * 2;  // first: fetch_rows brings the warp together again
     if (i < kRows) ptx::cp_async16(stats_of_stage(which) + i, p.stats_of(g) + row + i, true);
+    fetch_rows<kRows, kThreads>(stage(which, 0), view.q, view.size, [&](int r) { return view.query(row + r, g); });
+    fetch_rows<kRows, kThreads>(stage(which, 1), p.dy, view.size, [&](int r) { return view.row_of(p.dy, p.dy_pitch, row + r, g); });
     ptx::cp_async_commit();
   };
   const auto key_row = [&](auto* base, int64_t pitch, int i) { return key + i < view.sequences.tokens ? base + head + (key + i) * pitch : nullptr; };

@@ -41,14 +41,14 @@ constexpr int kTileBytes = kRows * kD * 2;
 template <int kRows, int kThreads, int kD, class T, class Row>
 GPU_FN void fetch_rows(const RowTile<kD>& tile, const T* anywhere, int size, const Row& row) {
   constexpr int kPieces = RowTile<kD>::kPieces, kStep = kThreads / kPieces;
-  const int piece = static_cast<int>(threadIdx.x) % kPieces;
-  if (static_cast<int>(threadIdx.x) >= kStep * kPieces) return;
+  const int piece = static_cast<int>(threadIdx.x) % kPieces, first = static_cast<int>(threadIdx.x) < kStep * kPieces ? static_cast<int>(threadIdx.x) / kPieces : kRows;
   GPU_NO_UNROLL  // unrolled, the addresses would be kept in registers that the products need
-  for (int r = static_cast<int>(threadIdx.x) / kPieces; r < kRows; r += kStep) {
+  for (int r = first; r < kRows; r += kStep) {
     const T* from = row(r);
     const bool given = from != nullptr && piece * 8 < size;
     ptx::cp_async16(tile.at(r, piece), given ? from + piece * 8 : anywhere, given);
   }
+  __syncwarp();  // lanes take different numbers of turns, and ldmatrix and mma want the warp together
 }
 
 template <int kTiles, int kColumns>
@@ -198,6 +198,7 @@ GPU_FN void mask(float (&scores)[kTiles][kColumns][4], const Sight (&sights)[kTi
       }
     }
   }
+  __syncwarp();  // as behind fetch_rows
 }
 
 // Whether rows of these tensors can be read and written in pieces of 16 bytes.
