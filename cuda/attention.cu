@@ -138,9 +138,13 @@ __global__ void __launch_bounds__(kTile) join_parts(GPU_ARGUMENT Attend<T> p) {
 
 template <class T>
 void attend_without_tensor_cores(Queue& queue, const Attend<T>& p) {
-  if (p.view.size <= kTile) launch_tiles<1>(queue, p);
-  else if (p.view.size <= 2 * kTile) launch_tiles<2>(queue, p);
-  else launch_tiles<4>(queue, p);
+  if constexpr (sizeof(T) == 2) {
+    launch_tiles<kFallbackSlices>(queue, p);
+  } else {
+    if (p.view.size <= kTile) launch_tiles<1>(queue, p);
+    else if (p.view.size <= 2 * kTile) launch_tiles<2>(queue, p);
+    else launch_tiles<4>(queue, p);
+  }
 }
 
 }  // namespace

@@ -159,14 +159,16 @@ template <class T>
 void attend_grad(Queue& queue, const AttendGrad<T>& p) {
   if constexpr (sizeof(T) == 2) {
     if (attend_grad_on_tensor_cores(queue, p)) return;
-  }
-  if (p.view.size <= kTile) {
+    launch_query_grad<kFallbackSlices>(queue, p);
+    launch_key_grad<kFallbackSlices>(queue, p);
+  } else if (p.view.size <= kTile) {
     launch_query_grad<1>(queue, p);
-    return launch_key_grad<1>(queue, p);
+    launch_key_grad<1>(queue, p);
+  } else {
+    if (p.view.size <= 2 * kTile) launch_query_grad<2>(queue, p);
+    else launch_query_grad<4>(queue, p);
+    launch_key_grad<2>(queue, p);
   }
-  if (p.view.size <= 2 * kTile) launch_query_grad<2>(queue, p);
-  else launch_query_grad<4>(queue, p);
-  launch_key_grad<2>(queue, p);
 }
 
 }  // namespace

@@ -7,6 +7,8 @@
 namespace lowrank::cuda {
 
 constexpr int kTile = 64, kTileThreads = 256, kTilePitch = kTile + 4, kSlab = 32;
+// Slices of kTile columns that a block sums in 16 bits: rows that aren't aligned are rare, so one shape serves every head size.
+constexpr int kFallbackSlices = 2;
 constexpr int kSlabFloats = kSlab * kTilePitch, kScoreFloats = kTile * kTilePitch;
 
 struct alignas(16) Four {
