@@ -69,6 +69,12 @@ const hasTools = existsSync(cudaPlugin) && spawnSync('nm', ['--version']).status
 if (!hasTools) console.warn('the CUDA plugin: not tested (no nvcc has built it, or there are no binutils)');
 const run = (command: string, ...args: string[]): string => execFileSync(command, args, { encoding: 'utf8', maxBuffer: 64 << 20 });
 
+/** What leaves a multiprocessor's 65,536 registers to as many blocks as the kernel is made for: two of 256 threads, two of 128, or half of all threads. */
+function registersOf(name: string): number {
+  if (/^(masked_tiles|skinny_swiglu_tiles|multiply_tiles)/.test(name)) return 128;
+  return /flash|_tiles|^multiply_halves/.test(name) ? 255 : 64;
+}
+
 describe.skipIf(!hasTools)('the CUDA plugin', () => {
   it('exports one symbol and needs nothing but the C and C++ runtime', () => {
     const exported = run('nm', '-D', '--defined-only', cudaPlugin).trim().split('\n').map((line) => line.split(' ').at(-1));
@@ -77,10 +83,10 @@ describe.skipIf(!hasTools)('the CUDA plugin', () => {
     expect(needed.filter((name) => !/^(libc|libm|libstdc\+\+|libgcc_s|libpthread|libdl|librt|ld-linux[-\w]*)\.so/.test(name))).toEqual([]);
   });
 
-  it('has kernels without a stack, and the products of 16 bits on tensor cores: the table', () => {
-    const kernels = readKernels(cudaPlugin, 90);
-    console.log(`sm_90a\n${kernelTable(kernels)}`);
-    for (const { name, registers, stack } of kernels) expect([name, registers > 0 && registers <= 255, stack]).toEqual([name, true, 0]);
+  it.each([80, 86, 89, 90, 100, 120])('has for sm_%d kernels without a stack, and the products of 16 bits on tensor cores: the table', (arch) => {
+    const kernels = readKernels(cudaPlugin, arch);
+    if (arch === 90) console.log(`sm_90a\n${kernelTable(kernels)}`);
+    for (const { name, registers, stack } of kernels) expect([name, registers > 0 && registers <= registersOf(name), stack]).toEqual([name, true, 0]);
     for (const product of ['attend_flash', 'query_grad_flash', 'key_grad_flash', 'multiply_halves', 'skinny_tiles']) {
       const cases = kernels.filter(({ name }) => name.startsWith(`${product}<`));
       expect([product, cases.length > 0 && cases.every(({ tensor }) => tensor > 0)]).toEqual([product, true]);
