@@ -290,7 +290,7 @@ export function probeDevices(kind: 'cpu' | 'cuda' | 'cusim'): { count: number; w
 }
 
 /**
- * Opens a device: `cpu`, `cuda`, `cuda:1`, or `auto`, which takes CUDA where it works and says in `note` why not otherwise.
+ * Opens a device: `cpu`, `cuda`, `cuda:1`, or `auto`, which takes CUDA where it opens and says in `note` why not otherwise.
  *
  * @throws LowrankError ERR_DEVICE with the reason, ERR_ARGUMENT, ERR_ADDON
  * @example
@@ -309,7 +309,14 @@ export async function openDevice(name = 'auto', options: DeviceOptions = {}): Pr
 
 function openBest(options: DeviceOptions): Device {
   const { count, why } = probeDevices('cuda');
-  return count > 0 ? open('cuda', 0, options) : open('cpu', 0, options, why);
+  if (count === 0) return open('cpu', 0, options, why);
+  try {
+    return open('cuda', 0, options);
+  } catch (error) {
+    // Somebody else has it to himself, or its memory: a machine's state, not the caller's mistake.
+    if (!(error instanceof LowrankError) || error.code === 'ERR_ARGUMENT') throw error;
+    return open('cpu', 0, options, `cuda did not open: ${error.message}`);
+  }
 }
 
 function open(kind: string, index: number, { threads = 0, matmulPrecision = 'highest', activations, weightMemory, graphs = true }: DeviceOptions, note = ''): Device {
