@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Device, MappedFile, openDevice, probeDevices, Weight, type WeightOrder } from '../../src/device.ts';
+import { type Device, MappedFile, openDevice, Weight, type WeightOrder } from '../../src/device.ts';
 import { launch } from '../../src/kernel.ts';
 import { addon } from '../../src/native.ts';
 import { Linear } from '../../src/nn/linear.ts';
@@ -11,9 +11,9 @@ import { loraMerge } from '../../src/ops/lora_merge.ts';
 import { type DType, dtypes, Tensor } from '../../src/tensor.ts';
 import { normals } from '../reference/finite-difference.ts';
 import { bf16Bits, bf16Value, f16Bits, f16Value } from '../reference/half.ts';
+import { count, kind, why } from './tested-device.ts';
 
-const { count, why } = probeDevices('cusim');
-if (count === 0) console.warn(`weights on the emulator: not tested (${why.split(':')[0]})`);
+if (count === 0) console.warn(`frozen weights on ${kind}: not tested (${why.split(':')[0]})`);
 
 const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-frozen-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -86,12 +86,12 @@ const stored: readonly Stored[] = [
   { order: 'out_in', dtype: 'f32', outs: [33, 2], K: 70 },
 ];
 
-describe.skipIf(count === 0).each(['fast', 'checked'])('frozen weights on a device with memory of its own (the emulator, %s)', (mode) => {
+describe.skipIf(count === 0).each(kind === 'cuda' ? ['fast'] : ['fast', 'checked'])(`frozen weights on a device with memory of its own (${kind}, %s)`, (mode) => {
   let device: Device;
   beforeAll(async () => {
     const before = process.env['LOWRANK_CUSIM_PLUGIN'];
     if (mode === 'checked') process.env['LOWRANK_CUSIM_PLUGIN'] = checkedPlugin;
-    device = await openDevice('cusim');
+    device = await openDevice(kind, { activations: 'f32' });
     if (before === undefined) delete process.env['LOWRANK_CUSIM_PLUGIN'];
     else process.env['LOWRANK_CUSIM_PLUGIN'] = before;
   });

@@ -4,11 +4,9 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { largeModel } from '../../bench/large-model.ts';
-import { AdamW, attachLora, type Device, type GraphStats, loadModel, makeBatch, openDevice, probeDevices, trainStep } from '../../src/index.ts';
+import { AdamW, attachLora, type Device, type GraphStats, loadModel, makeBatch, openDevice, trainStep } from '../../src/index.ts';
+import { count, kind, why } from './tested-device.ts';
 
-// On a machine with a GPU these run on it (scripts/gpu-check.sh).
-const kind = process.env['LOWRANK_TEST_DEVICE'] === 'cuda' ? 'cuda' : 'cusim';
-const { count, why } = probeDevices(kind);
 if (count === 0) console.warn(`CUDA graphs on ${kind}: not tested (${why.split(':')[0]})`);
 
 const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-graphs-'));

@@ -3,18 +3,19 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type Device, MappedFile, openDevice, probeDevices, type Weight } from '../../src/device.ts';
+import { type Device, MappedFile, openDevice, type Weight } from '../../src/device.ts';
 import { launch } from '../../src/kernel.ts';
 import type { Tensor } from '../../src/tensor.ts';
 import { normals } from '../reference/finite-difference.ts';
 import { bf16Bits } from '../reference/half.ts';
+import { count, kind, why } from './tested-device.ts';
 
-const { count, why } = probeDevices('cusim');
 if (count === 0) console.warn(`weights that take turns: not tested (${why.split(':')[0]})`);
 
 const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-turns-'));
 const file = path.join(folder, 'weights.bin');
 const checkedPlugin = fileURLToPath(new URL('../../build/Release/liblowrank_cusim_checked.so', import.meta.url));
+const plugins = kind === 'cuda' ? [undefined] : [undefined, checkedPlugin];
 
 /** The layers of a small net, [out, in] of bf16: some of two parts, and a head that is greater than the rest. */
 const C = 24;
@@ -77,7 +78,7 @@ async function traced(weightMemory: number, body: (device: Device) => Promise<vo
   opened += 1;
   const own = opened === 1 ? trace : `${trace}.${opened}`;
   try {
-    const device = await openDevice('cusim', { weightMemory });
+    const device = await openDevice(kind, { activations: 'f32', weightMemory });
     try {
       await body(device);
     } finally {
@@ -95,11 +96,11 @@ async function traced(weightMemory: number, body: (device: Device) => Promise<vo
     .map(({ name, args }) => [name, begins.indexOf(Number(/^\d+/.exec(args.shapes)?.[0]))]);
 }
 
-describe.skipIf(count === 0)('weights that take turns in a part of the device memory (on the emulator)', () => {
+describe.skipIf(count === 0)(`weights that take turns in a part of the device memory (${kind})`, () => {
   it.each([
     ['all fit', all], ['half of them', Math.floor(all / 2)], ['the greatest and one more', greatest + (taken[0] as number)], ['the greatest alone', greatest],
   ])('give the same bits as those that stay, where there is room for %s', async (_, weightMemory) => {
-    for (const plugin of [undefined, checkedPlugin]) {
+    for (const plugin of plugins) {
       const want: Float32Array[][] = [];
       await traced(0, async (device) => {
         const { weights } = mapLayers(device);
@@ -200,10 +201,10 @@ describe.skipIf(count === 0)('weights that take turns in a part of the device me
   });
 });
 
-describe.skipIf(count === 0)('two devices (of the emulator)', () => {
+describe.skipIf(count < 2)(`two devices (${kind})`, () => {
   it.each([0, greatest])('each have their own weights and tensors (weightMemory %i)', async (weightMemory) => {
-    await using first = await openDevice('cusim:0', { weightMemory });
-    await using second = await openDevice('cusim:1', { weightMemory });
+    await using first = await openDevice(`${kind}:0`, { activations: 'f32', weightMemory });
+    await using second = await openDevice(`${kind}:1`, { activations: 'f32', weightMemory });
     const [a, b] = [mapLayers(first), mapLayers(second)];
     const [one, two, again] = await Promise.all([pass(first, a.weights), pass(second, b.weights), pass(first, a.weights)]);
     expect(two).toEqual(one);

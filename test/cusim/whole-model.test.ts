@@ -3,11 +3,11 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { largeModel } from '../../bench/large-model.ts';
-import { AdamW, attachLora, type Device, loadModel, makeBatch, mergeAdapter, type Model, openDevice, probeDevices, saveModel, trainStep } from '../../src/index.ts';
+import { AdamW, attachLora, type Device, loadModel, makeBatch, mergeAdapter, type Model, openDevice, saveModel, trainStep } from '../../src/index.ts';
 import { goldenPath } from '../golden/read.ts';
+import { count, kind, why } from './tested-device.ts';
 
-const { count, why } = probeDevices('cusim');
-if (count === 0) console.warn(`whole models on the emulator: not tested (${why.split(':')[0]})`);
+if (count === 0) console.warn(`whole models on ${kind}: not tested (${why.split(':')[0]})`);
 
 const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-whole-'));
 afterAll(() => rmSync(folder, { recursive: true }));
@@ -47,13 +47,13 @@ async function hiddenOf(device: Device, model: Model): Promise<Float32Array> {
   return logits.data();
 }
 
-for (const activations of ['f32', 'bf16'] as const) describe.skipIf(count === 0)(`a whole model on the emulator, ${activations}`, () => {
+for (const activations of ['f32', 'bf16'] as const) describe.skipIf(count === 0)(`a whole model on ${kind}, ${activations}`, () => {
   it('trains to the same bits with two fifths of its weights on the device as with all', async () => {
     await largeModel(folder, shape);
     const results: Result[] = [];
     let memory = 0;
     for (let i = 0; i < 2; i++) {
-      await using device = await openDevice('cusim', { activations, weightMemory: memory });
+      await using device = await openDevice(kind, { activations, weightMemory: memory });
       const model = await loadModel(folder, { device });
       const resident = device.stats().liveBytes;
       results.push(await train(device, model));
@@ -66,7 +66,7 @@ for (const activations of ['f32', 'bf16'] as const) describe.skipIf(count === 0)
   });
 
   it.each([0, 50000])('merges, saves, and unmerges a model whose head is its embedding (weightMemory %i)', async (weightMemory) => {
-    await using device = await openDevice('cusim', { activations, weightMemory });
+    await using device = await openDevice(kind, { activations, weightMemory });
     const model = await loadModel(goldenPath('families', 'llama_tied'), { device });
     const adapter = attachLora(model, { rank: 2, alpha: 4, targets: ['q_proj', 'down_proj'], seed: 1 });
     const arena = adapter.parameters().parameters;
