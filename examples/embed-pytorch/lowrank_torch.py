@@ -34,14 +34,15 @@ class Backward(ctypes.Structure):  # lowrank_lora_linear_grad_args
 
 
 class Lowrank:
-    """The library with one context."""
+    """The library with one context: on the CPU, or on the GPU of a stream (torch.cuda.Stream)."""
 
-    def __init__(self, library, threads):
+    def __init__(self, library, threads, stream=None):
         self.library = ctypes.CDLL(library)
         self.library.lowrank_last_error.restype = ctypes.c_char_p
         self.library.lowrank_abi.restype = ctypes.c_uint32
         self.context = ctypes.c_void_p()
-        options = Options(abi=self.library.lowrank_abi(), device_type=1, threads=threads)
+        where = dict(device_type=1) if stream is None else dict(device_type=2, device_index=stream.device.index, stream=stream.cuda_stream)
+        options = Options(abi=self.library.lowrank_abi(), threads=threads, **where)
         self.check(self.library.lowrank_open(ctypes.byref(options), ctypes.byref(self.context)))
 
     def check(self, status):

@@ -70,7 +70,7 @@ describe.skipIf(!hasLibrary)('the C ABI', () => {
   });
 
   it('linked into a program found through PATH, looks for plugins where that lies and not where it was called', () => {
-    compileC('test/capi/emulated.c', path.join(folder, 'called'));
+    compileC('test/capi/own_memory.c', path.join(folder, 'called'));
     expect(() => run('called', [], { cwd: tmpdir(), env: { PATH: `${folder}:${process.env.PATH}` } })).toThrow(`no cusim plugin: ${path.join(folder, 'liblowrank_cusim.so')}`);
   });
 
@@ -78,7 +78,7 @@ describe.skipIf(!hasLibrary)('the C ABI', () => {
     ['computes on a device with memory of its own', {}],
     ['operands have CUDA\'s number of their device, which counts GPUs that are too old', { LOWRANK_CUSIM_OLD: '0' }],
   ])('%s', (_, env) => {
-    const program = compileC('test/capi/emulated.c', path.join(folder, 'emulated'));
+    const program = compileC('test/capi/own_memory.c', path.join(folder, 'emulated'));
     expect(failedClaims(run(program, [], { env: { LOWRANK_CUSIM_PLUGIN: emulator, ...env } }))).toEqual([]);
   });
 
@@ -88,7 +88,7 @@ describe.skipIf(!hasLibrary)('the C ABI', () => {
   });
 
   it('a plugin that is not there is an error with the path that was tried', () => {
-    const program = compileC('test/capi/emulated.c', path.join(folder, 'alone'));
+    const program = compileC('test/capi/own_memory.c', path.join(folder, 'alone'));
     expect(() => run(program, [], { env: { LOWRANK_CUSIM_PLUGIN: path.join(folder, 'nowhere.so') } })).toThrow(/no cusim plugin: .*nowhere\.so/);
   });
 });

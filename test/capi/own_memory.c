@@ -1,4 +1,6 @@
-/* The C ABI on a device with memory of its own: the CUDA kernels in the emulator, through the plugin loader. */
+/* The C ABI on a device with memory of its own, through the plugin loader: the CUDA kernels in the emulator or, where the first argument is
+ * `cuda`, on a GPU, there on a stream of the caller's too. */
+#include "caller.h"
 #include "layer.h"
 
 static float* to_device(lowrank_context* context, const float* from, int64_t n) {
@@ -18,23 +20,50 @@ static Layer on_device(lowrank_context* context, const Layer* host) {
   return there;
 }
 
+static int are_near(const float* found, const float* wanted, int64_t n) {
+  int near = 1;
+  for (int64_t i = 0; i < n; ++i) near = near && fabsf(found[i] - wanted[i]) <= 1e-5f * (1 + fabsf(wanted[i]));
+  return near;
+}
+
 static int is_close(lowrank_context* context, const float* there, const float* here, int64_t n) {
   float* brought = malloc((size_t)n * sizeof(float));
-  int close = lowrank_download(context, brought, there, n * 4) == LOWRANK_OK;
-  for (int64_t i = 0; i < n; ++i) close = close && fabsf(brought[i] - here[i]) <= 1e-5f * (1 + fabsf(here[i]));
+  const int close = lowrank_download(context, brought, there, n * 4) == LOWRANK_OK && are_near(brought, here, n);
   free(brought);
   return close;
 }
 
-int main(void) {
+/* `here`: the layer after the CPU has run it. */
+static void check_stream(const Layer* here) {
+  Caller caller = {0};
+  CHECK("the driver gives a stream", open_caller(&caller));
+  if (caller.stream == NULL) return;
+  lowrank_context* device = NULL;
+  lowrank_options options = {0};
+  options.abi = LOWRANK_ABI, options.device_type = LOWRANK_CUDA, options.stream = caller.stream;
+  CHECK("a context on a caller's stream opens", lowrank_open(&options, &device) == LOWRANK_OK);
+  if (device == NULL) return;
+  Layer fresh = make_layer(0), there = on_device(device, &fresh);
+  float y[kT * kN], dx[kT * kK];
+  CHECK("a layer is queued there, and the caller's own wait is enough", run_layer(device, &there, 0.25f, 1) && caller.synchronize(caller.stream) == 0);
+  CHECK("the caller reads y and dx", caller.to_host(y, (unsigned long long)(uintptr_t)there.y, sizeof y) == 0 && caller.to_host(dx, (unsigned long long)(uintptr_t)there.dx, sizeof dx) == 0);
+  CHECK("they are the CPU's", are_near(y, here->y, kT * kN) && are_near(dx, here->dx, kT * kK));
+  void* current = NULL;
+  CHECK("the thread's CUDA context is the one that it was", caller.get_current(&current) == 0 && current == caller.context);
+  lowrank_close(device);
+  free_layer(&fresh);
+}
+
+int main(int count, char** arguments) {
+  const int cuda = count > 1 && strcmp(arguments[1], "cuda") == 0;
   lowrank_context *cpu = open_cpu(1), *device = NULL;
   lowrank_options options = {0};
-  options.abi = LOWRANK_ABI, options.device_type = LOWRANK_EMULATOR;
-  CHECK("the emulator is found beside the library, or where LOWRANK_CUSIM_PLUGIN says", lowrank_device_count(LOWRANK_EMULATOR) > 0);
+  options.abi = LOWRANK_ABI, options.device_type = cuda ? LOWRANK_CUDA : LOWRANK_EMULATOR;
+  CHECK("a device is found beside the library, or where LOWRANK_CUDA_PLUGIN or LOWRANK_CUSIM_PLUGIN says", lowrank_device_count(options.device_type) > 0);
   CHECK("a context on it opens", lowrank_open(&options, &device) == LOWRANK_OK);
   if (device == NULL) return 1;
   lowrank_info info;
-  CHECK("it tells what multiplies matrices of 16 bits", lowrank_get_info(device, &info) == LOWRANK_OK && strstr(info.products, "own kernel") == info.products);
+  CHECK("it tells what multiplies matrices of 16 bits", lowrank_get_info(device, &info) == LOWRANK_OK && (cuda ? info.products[0] != 0 : strstr(info.products, "own kernel") == info.products));
   const int32_t ordinal = getenv("LOWRANK_CUSIM_OLD") != NULL ? 1 : 0; /* device 0 is too old then */
   CHECK("it tells CUDA's number of its device", info.device_index == ordinal);
   Layer here = make_layer(0), there = on_device(device, &here);
@@ -57,6 +86,7 @@ int main(void) {
   CHECK("what only a kernel can find out doesn't stop the caller", lowrank_embedding(device, &embedding) == LOWRANK_OK);
   REFUSES("and is told by lowrank_synchronize", lowrank_synchronize(device), LOWRANK_ERR_RANGE, "7");
   CHECK("after that all is well", lowrank_synchronize(device) == LOWRANK_OK && lowrank_release(device, ids, 4) == LOWRANK_OK);
+  if (cuda) check_stream(&here);
   lowrank_close(device), lowrank_close(cpu);
   free_layer(&here);
   printf("%d failures\n", check_failures);
