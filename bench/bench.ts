@@ -18,6 +18,8 @@ export interface BenchOptions {
   readonly rounds: number | null;
   /** Seconds after which a bench of several shapes or pairs takes up no more of them; null: all. */
   readonly seconds: number | null;
+  /** PyTorch as it is, or by torch.compile, which takes minutes (steps on a GPU). */
+  readonly peersRun: 'eager' | 'compiled';
   /** Bytes of memory of a run that is kept short of it; null: the bench's own choice. */
   readonly limit: number | null;
 }

@@ -69,6 +69,6 @@ async function runOne(name: string, bench: Bench, context: BenchContext): Promis
   const result = await bench.run(context);
   for (const [title, rows] of Object.entries(result.tables)) console.log(`\n${name}: ${title}\n\n${renderTable(rows)}`);
   console.log(`(${((performance.now() - start) / 1000).toFixed(0)} s)`);
-  if (options.json !== null) writeRecord(path.join(options.json, `${name}${options.shape === null ? '' : `-${options.shape}`}.json`), recordOf(name, result, context));
+  if (options.json !== null) writeRecord(path.join(options.json, `${[name, options.shape ?? [], options.peersRun === 'compiled' ? 'compiled' : []].flat().join('-')}.json`), recordOf(name, result, context));
   if (options.save) console.log(`saved as ${saveResult(name, result, context)}`);
 }

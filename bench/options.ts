@@ -28,6 +28,7 @@ export function readCommandLine(args: readonly string[], benches: Readonly<Recor
       only: { type: 'string' },
       all: { type: 'boolean', default: false },
       peers: { type: 'boolean', default: false },
+      compiled: { type: 'boolean', default: false },
       python: { type: 'string' },
       shape: { type: 'string' },
       dtype: { type: 'string', default: 'bf16' },
@@ -56,7 +57,7 @@ export function readCommandLine(args: readonly string[], benches: Readonly<Recor
   const names = chosenNames(values.only, all, device, benches);
   return {
     help, save, peers, python, all, device, dtype, precision, rounds, limit, seconds, names,
-    activations, json: values.json ?? null, shape: values.shape ?? null,
+    peersRun: values.compiled ? 'compiled' : 'eager', activations, json: values.json ?? null, shape: values.shape ?? null,
   };
 }
 
@@ -70,11 +71,12 @@ function chosenNames(only: string | undefined, all: boolean, device: string, ben
 export function helpText(benches: Readonly<Record<string, Bench>>): string {
   const width = Math.max(...Object.keys(benches).map((name) => name.length));
   return [
-    'npm run bench -- [--only NAME,NAME] [--all] [--peers [--python FILE]] [--shape NAME] [--dtype bf16|f16|f32]',
+    'npm run bench -- [--only NAME,NAME] [--all] [--peers [--compiled] [--python FILE]] [--shape NAME] [--dtype bf16|f16|f32]',
     '             [--device cpu|cuda|cuda:N] [--activations f32|f16|bf16] [--precision highest|medium] [--rounds N] [--seconds N] [--limit BYTES] [--save] [--json FOLDER]',
     '',
     '--all     every bench and shape instead of a short set',
     '--peers   PyTorch + PEFT on the same work in turns (a Python with torch, transformers, peft: --python, LOWRANK_PEERS_PYTHON, .peers/)',
+    '--compiled PyTorch by torch.compile (step on a GPU)',
     '--shape   one of a bench that has several; --dtype of W0 (lora-linear, scaling)',
     '--precision medium: products of frozen weights in bf16 where that is faster (lora-linear and step show both without it)',
     '--rounds  turns of each side; steps of large',

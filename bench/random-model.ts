@@ -91,8 +91,13 @@ export async function writeRandomModel(folder: string, shape: ModelShape, stored
   await file.close();
 }
 
-/** Runs `body` with a temporary folder that holds such a model. */
+/**
+ * Runs `body` with a temporary folder that holds such a model. Large ones, which take seconds to write, are kept for the next bench where
+ * `LOWRANK_BENCH_MODELS` names a folder.
+ */
 export async function withRandomModel<T>(shape: ModelShape, body: (folder: string) => Promise<T>, stored: Stored = 'BF16'): Promise<T> {
+  const kept = process.env['LOWRANK_BENCH_MODELS'];
+  if (shape.large && kept !== undefined) return body(await largeModel(path.join(kept, shape.name.replace(/\W+/g, '-')), shape));
   const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-bench-'));
   try {
     if (shape.large) await largeModel(folder, shape);

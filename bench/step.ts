@@ -41,7 +41,7 @@ function trainingOf(key: string): Training {
 }
 
 /** Who takes turns: on a CPU everybody with everybody, on a GPU two at a time, since more would not fit beside each other. */
-function groupsOf({ peers, medium, device, options: { all, precision } }: BenchContext): readonly (readonly Trainer[])[] {
+function groupsOf({ peers, medium, device, options: { all, precision, peersRun } }: BenchContext): readonly (readonly Trainer[])[] {
   const ours = (checkpointing: 'none' | 'blocks'): Trainer => ourTrainer({ precision, checkpointing, device: device.kind });
   if (device.kind === 'cpu') {
     const own = [ours('none'), ours('blocks'), ...(medium === null ? [] : [ourTrainer({ precision: 'medium' })])];
@@ -49,8 +49,7 @@ function groupsOf({ peers, medium, device, options: { all, precision } }: BenchC
     return [[...own, ...(all ? (['f32', 'bf16', 'f16'] as const) : (['f32', 'bf16'] as const)).map((dtype) => peftTrainer(peers, dtype, 'none'))]];
   }
   if (peers === null) return [[ours('none')], [ours('blocks')]];
-  const kinds = [['none', false], ['blocks', false], ['none', true], ['blocks', true]] as const; // compiling takes longest: last
-  return kinds.map(([checkpointing, compiled]) => [ours(checkpointing), peftTrainer(peers, 'bf16', checkpointing, compiled)]);
+  return (['none', 'blocks'] as const).map((checkpointing) => [ours(checkpointing), peftTrainer(peers, 'bf16', checkpointing, peersRun === 'compiled')]);
 }
 
 /** What one trainer did: milliseconds of each round, the loss of its very first step, its memory at the end. */

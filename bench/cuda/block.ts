@@ -1,17 +1,21 @@
 import { flopFloor, frozenFlops, type LayerShape, type LayerWork, makeLayerWork } from '../../src/cli/layer-work.ts';
-import { deviceParty, type Party, ratioSpread, spread, takeTurns } from '../../src/cli/turns.ts';
+import { deviceParty, type Party, ratioSpread, type Spread, spread, takeTurns, type Work } from '../../src/cli/turns.ts';
 import type { Bench, BenchContext } from '../bench.ts';
 import { peakParty } from '../peak.ts';
 import { startPeerWorker } from '../peers.ts';
 import { chosenModels, type ModelShape } from '../shapes.ts';
 import { digits, type Row, withQuartiles } from '../table.ts';
 import { timer } from '../time-left.ts';
+import { makeGatedWork } from './gated-work.ts';
 import { layerLinears } from './layer-parts.ts';
 
 const works = ['frozen', 'p=0', 'p=0.1'] as const;
 const rank = 16;
 
-/** All linears of one decoder layer, forward and backward: what adapters on all of them cost over the frozen products. */
+/**
+ * All linears of one decoder layer, forward and backward: what adapters on all of them cost over the frozen products. Once each linear for
+ * itself, and once as a model runs them, with the gated MLP as one op (`fused`, swiglu included).
+ */
 export const block: Bench = {
   about: 'the linears of a decoder layer with adapters on all, over the frozen ones and beside PEFT; --shape tiny, llama1b, llama8b',
   usual: false,
@@ -35,15 +39,24 @@ async function measure(context: BenchContext, shape: ModelShape, T: number): Pro
   const { device, options, peak, peers, activations } = context;
   const linears = layerLinears(shape, T, rank);
   const worker = peers === null ? null : startPeerWorker(peers);
-  const layers: LayerWork[] = [];
+  const [layers, gated]: [LayerWork[], LayerWork[]] = [[], []];
   try {
     for (const linear of linears) {
       const layer = makeLayerWork(device, linear, { stored: options.dtype, activations });
       layers.push(layer);
       await layer.check();
     }
+    const [, , gateUp, down] = linears;
+    const mlp = makeGatedWork(device, { gateUp, down }, { stored: options.dtype, activations });
+    gated.push(mlp);
+    await mlp.check();
     const parties: Record<string, Party> = {};
-    for (const work of works) parties[work] = inTurn(context, layers.map((layer) => (work === 'frozen' ? layer.frozen : layer.lora(Number(work.slice(2))))));
+    const fused = [...layers.slice(0, 2), mlp]; // q|k|v, o
+    for (const work of works) {
+      const of = (layer: LayerWork): Work => (work === 'frozen' ? layer.frozen : layer.lora(Number(work.slice(2))));
+      parties[work] = inTurn(context, layers.map(of));
+      parties[`fused ${work}`] = inTurn(context, fused.map(of));
+    }
     if (worker !== null && peers !== null) {
       const asked = { T, r: rank, dtype: peers.gpu ? 'bf16' : 'f32', device: peers.gpu ? 'cuda' : 'cpu' };
       const theirs = await worker.setUp('block', { ...asked, layers: linears.map(({ K, parts }) => ({ K, parts })) });
@@ -54,7 +67,7 @@ async function measure(context: BenchContext, shape: ModelShape, T: number): Pro
     return Object.keys(parties).filter((who) => who !== 'peak').map((who) => rowOf(who, linears, samples));
   } finally {
     await worker?.stop();
-    for (const layer of layers) layer.dispose();
+    for (const layer of [...layers, ...gated]) layer.dispose();
   }
 }
 
@@ -72,10 +85,18 @@ function rowOf(who: string, linears: readonly LayerShape[], samples: Readonly<Re
   return {
     who,
     ms: withQuartiles(spread(own), 2),
-    'over ours, frozen': withQuartiles(ratioSpread(own, samples['frozen'] ?? []), 3),
+    'over ours, frozen': withQuartiles(overFrozen(who, samples), 3),
     'FLOP floor': who.endsWith('frozen') ? 1 : digits(floor, 3),
     'GFLOP/s of the frozen products': Math.round(rate),
     'of peak': peak === null ? null : digits(rate / peak, 3),
     ...(theirs === undefined ? {} : { 'over PEFT': withQuartiles(ratioSpread(own, theirs), 3) }),
   };
+}
+
+/** 1, and what the adapters add as a share of the frozen products' time: swiglu, which the fused ones have in both, is no part of it. */
+function overFrozen(who: string, samples: Readonly<Record<string, readonly number[]>>): Spread {
+  const products = samples['frozen'] ?? [];
+  if (!who.startsWith('fused')) return ratioSpread(samples[who] ?? [], products);
+  const [own, frozen] = [samples[who] ?? [], samples['fused frozen'] ?? []];
+  return spread(own.map((ms, i) => 1 + (ms - (frozen[i] ?? NaN)) / (products[i] ?? NaN)));
 }

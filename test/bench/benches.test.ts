@@ -1,3 +1,5 @@
+import { spawnSync } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import type { Bench, BenchContext, BenchOptions } from '../../bench/bench.ts';
 import { loraLinear } from '../../bench/lora-linear.ts';
@@ -9,9 +11,10 @@ import { withRandomModel } from '../../bench/random-model.ts';
 import type { ModelShape } from '../../bench/shapes.ts';
 import { renderTable } from '../../bench/table.ts';
 import { checkLosses, type MemoryAnswer, ourTrainer, type StepAnswer } from '../../bench/trainers.ts';
+import { probeDevices } from '../../src/device.ts';
 import { onCpu } from '../on-cpu.ts';
 
-const usual: BenchOptions = { all: false, shape: null, dtype: 'bf16', precision: 'highest', rounds: 1, seconds: null, limit: null };
+const usual: BenchOptions = { all: false, shape: null, dtype: 'bf16', precision: 'highest', rounds: 1, seconds: null, peersRun: 'eager', limit: null };
 
 describe('a bench', () => {
   const cpu = onCpu();
@@ -21,7 +24,7 @@ describe('a bench', () => {
     { name: 'lora-linear', bench: loraLinear, options: { shape: '17x24x40x4' }, columns: ['frozen ms', 'p=0 / frozen', 'p=0.1 / frozen', 'FLOP floor'], rows: 1 },
     { name: 'lora-linear in f16', bench: loraLinear, options: { shape: '3x8x8x2', dtype: 'f16' }, columns: ['GFLOP/s'], rows: 1 },
     { name: 'skinny', bench: skinny, options: { shape: '17x24x4' }, columns: ['product', 'GB/s', 'of copy rate'], rows: 3 },
-    { name: 'block', bench: block, options: { shape: 'micro' }, columns: ['who', 'ms', 'over ours, frozen'], rows: 3 },
+    { name: 'block', bench: block, options: { shape: 'micro' }, columns: ['who', 'ms', 'over ours, frozen'], rows: 6 },
     { name: 'optimizer', bench: optimizer, options: { shape: '1000' }, columns: ['ms', 'GB/s'], rows: 2 },
   ];
   it.each(cases)('$name: gives a table that is JSON and can be printed, ours alone without peers', async ({ bench, options, columns, rows }) => {
@@ -51,6 +54,16 @@ describe('a bench', () => {
     expect(said).toHaveLength(2);
     for (const line of said) expect(line).toMatch(/^peers: no Python with torch, transformers and peft \(.+timing lowrank alone$/);
     expect(said[0]).toContain('/nowhere/python does not exist');
+  });
+});
+
+const { count: emulators } = probeDevices('cusim');
+
+describe.skipIf(emulators === 0)('on a device with memory of its own (the emulator)', () => {
+  it.each([['once.ts', 'the linears of a layer'], ['step-once.ts', 'a step']])('%s does its work once, for a profiler: %s', (program) => {
+    const file = fileURLToPath(new URL(`../../bench/cuda/${program}`, import.meta.url));
+    const { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', file, 'cusim', 'micro', '20'], { encoding: 'utf8' });
+    expect([status, stderr]).toEqual([0, '']);
   });
 });
 

@@ -106,6 +106,9 @@ describe('the command line', () => {
     expect(names('--only', 'long,quick')).toEqual(['long', 'quick']);
     expect(helpText(benches)).toMatch(/\*  quick +something\n {3}long +something/);
   });
+  it('runs PyTorch as it is unless it is to be compiled', () => {
+    expect([[], ['--compiled']].map((args) => readCommandLine(args, benches).peersRun)).toEqual(['eager', 'compiled']);
+  });
   it.each([
     { args: ['--only', 'other'], says: '--only must name some of quick, long (found other)' },
     { args: ['--dtype', 'i8'], says: '--dtype must be one of bf16, f16, f32 (found i8)' },
