@@ -47,9 +47,11 @@ async function step() {
 }
 
 function memory() {
+  const { peakBytes, reservedBytes, kernelBytes } = device.stats();
   return {
     importsMiB, peakMiB: statusMiB('VmHWM'), anonymousMiB: statusMiB('RssAnon'), fileMiB: statusMiB('RssFile'),
-    devicePeakMiB: device.stats().peakBytes / 2 ** 20, deviceReservedMiB: device.stats().reservedBytes / 2 ** 20, savedMiB: (loaded?.savedBytes ?? 0) / 2 ** 20,
+    // PyTorch's figures have its kernels' scratch memory in them too.
+    devicePeakMiB: (peakBytes + kernelBytes) / 2 ** 20, deviceReservedMiB: (reservedBytes + kernelBytes) / 2 ** 20, savedMiB: (loaded?.savedBytes ?? 0) / 2 ** 20,
   };
 }
 

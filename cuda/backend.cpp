@@ -199,6 +199,7 @@ const Backend kBackend = {
     .launch = [](void* device, int32_t op, const void* contract,
                  Failure* failure) { guarded(failure, [&] { launch(device, op, contract, failure); }); },
     .count_graphs = count_graphs,
+    .kernel_bytes = [](void* device) { return static_cast<Opened*>(device)->queue->own_memory().most(); },
     .allocate_host = allocate_host,
     .deallocate_host = [](void*, void* memory) { cudaFreeHost(memory); },
     .copy_rows = [](void* device, Lane lane, const RowsCopy* rows, Failure* failure) { guarded(failure, [&] { Call(device).copies(lane, failure).copy(*rows, failure); }); },

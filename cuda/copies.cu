@@ -44,7 +44,7 @@ void convert(const RowsCopy& rows, const void* from, cudaStream_t stream) {
 
 void Copies::close() {
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
-  cudaFree(room_);
+  memory_.give_back(room_);
   if (own_) cudaStreamDestroy(stream_);
 }
 
@@ -58,9 +58,9 @@ bool Copies::open(cudaStream_t stream, Failure* failure) {
 const void* Copies::landed(const RowsCopy& rows, Failure* failure) {
   const int64_t bytes = rows.rows * rows.cols * size_of(rows.from_dtype);
   if (bytes > room_bytes_) {
-    cudaFree(room_);  // waits for what uses it
+    memory_.give_back(room_);  // waits for what uses it
     room_ = nullptr, room_bytes_ = 0;
-    if (!succeeded(cudaMalloc(&room_, static_cast<size_t>(bytes)), "room to convert weights in", failure)) return nullptr;
+    if (!succeeded(memory_.take(&room_, bytes), "room to convert weights in", failure)) return nullptr;
     room_bytes_ = bytes;
   }
   return succeeded(cudaMemcpyAsync(room_, rows.from, static_cast<size_t>(bytes), cudaMemcpyHostToDevice, stream_), "a copy of a weight", failure) ? room_ : nullptr;

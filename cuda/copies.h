@@ -2,13 +2,14 @@
 #pragma once
 #include "../native/core/backend.h"
 #include "gpu.cuh"
+#include "own_memory.h"
 
 namespace lowrank::cuda {
 
 // One lane: a stream, and room for numbers that are converted behind their copy.
 class Copies {
  public:
-  Copies() = default;
+  explicit Copies(OwnMemory& memory) : memory_(memory) {}
   Copies(const Copies&) = delete;
   Copies& operator=(const Copies&) = delete;
 
@@ -22,6 +23,7 @@ class Copies {
  private:
   const void* landed(const RowsCopy& rows, Failure* failure);
 
+  OwnMemory& memory_;
   cudaStream_t stream_ = nullptr;
   bool own_ = false;
   void* room_ = nullptr;

@@ -37,8 +37,8 @@ Queue* Queue::open(int device, void* stream, Failure& failure) {
   queue->stream_ = static_cast<cudaStream_t>(stream);
   queue->owns_stream_ = stream == nullptr;
   const bool good = (!queue->owns_stream_ || succeeded(cudaStreamCreateWithFlags(&queue->stream_, cudaStreamNonBlocking), "a stream", &failure)) &&
-                    succeeded(cudaMalloc(reinterpret_cast<void**>(&queue->reports_), bytes), "memory for reports", &failure) &&
-                    succeeded(cudaMalloc(reinterpret_cast<void**>(&queue->steps_), kMostSteps * sizeof(uint32_t)), "memory for numbers of steps", &failure) &&
+                    succeeded(queue->memory_.take(reinterpret_cast<void**>(&queue->reports_), static_cast<int64_t>(bytes)), "memory for reports", &failure) &&
+                    succeeded(queue->memory_.take(reinterpret_cast<void**>(&queue->steps_), kMostSteps * sizeof(uint32_t)), "memory for numbers of steps", &failure) &&
                     succeeded(cudaMemsetAsync(queue->reports_, 0xff, bytes, queue->stream_), "memory for reports", &failure) &&
                     queue->copies(Lane::work).open(queue->stream_, &failure) && queue->copies(Lane::copies).open(nullptr, &failure);
   if (good) return queue;
@@ -50,11 +50,8 @@ Queue::~Queue() {
   cudaSetDevice(device_);
   for (Copies& copies : copies_) copies.close();
   if (stream_ != nullptr) cudaStreamSynchronize(stream_);
-  for (void* old : outgrown_) cudaFree(old);
-  cudaFree(scratch_);
-  cudaFree(workspace_);
-  cudaFree(reports_);
-  cudaFree(steps_);
+  for (void* old : outgrown_) memory_.give_back(old);
+  for (void* own : {static_cast<void*>(scratch_), workspace_, static_cast<void*>(reports_), static_cast<void*>(steps_)}) memory_.give_back(own);
   if (owns_stream_ && stream_ != nullptr) cudaStreamDestroy(stream_);
 }
 
@@ -67,7 +64,7 @@ void Queue::fail(const char* code, const char* format, ...) {
 }
 
 cudaError_t Queue::claim(void** memory, int64_t bytes) {
-  const cudaError_t error = cudaMalloc(memory, static_cast<size_t>(bytes));
+  const cudaError_t error = memory_.take(memory, bytes);
   shortages_ += error != cudaSuccess;
   return error;
 }
@@ -148,7 +145,7 @@ void Queue::end() {
 // Waits, and takes what kernels have reported.
 bool Queue::settle(Failure* failure) {
   if (!succeeded(cudaStreamSynchronize(stream_), "the stream", failure)) return false;
-  for (void* old : outgrown_) cudaFree(old);
+  for (void* old : outgrown_) memory_.give_back(old);
   outgrown_.clear();
   if (watches_.empty()) return true;
   std::vector<Report> found(watches_.size());

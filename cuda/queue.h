@@ -73,6 +73,7 @@ class Queue {
   void repeat(const std::vector<Watch>& watches) { watches_.insert(watches_.end(), watches.begin(), watches.end()); }
 
   Copies& copies(Lane lane) { return copies_[static_cast<int>(lane)]; }
+  OwnMemory& own_memory() { return memory_; }
 
   void begin(Failure* failure);  // of an op
   void end();                    // takes launch failures; an op of the same needs finds them met from now on
@@ -86,6 +87,7 @@ class Queue {
   bool grow(int64_t bytes, Failure* failure);
   cudaError_t claim(void** memory, int64_t bytes);
 
+  OwnMemory memory_;
   cudaStream_t stream_ = nullptr;
   bool owns_stream_ = false;
   int device_ = 0, multiprocessors_ = 1;
@@ -101,7 +103,7 @@ class Queue {
   uint32_t* steps_ = nullptr;  // [kMostSteps]
   const uint32_t* step_at_ = nullptr;
   int64_t steps_asked_ = 0;
-  Copies copies_[2];  // by lane
+  Copies copies_[2]{Copies(memory_), Copies(memory_)};  // by lane
 };
 
 // False: the call failed, and `failure` says how.

@@ -63,10 +63,14 @@ export interface DeviceOptions {
 export interface DeviceStats {
   /** Live tensors, weights included. */
   readonly tensors: number;
-  /** Bytes of device memory in use, highest so far, and taken from the system. Mapped files are not counted. */
+  /** Bytes of device memory that tensors and weights use, used at most so far, and have been taken from the system for them. Mapped files are not counted. */
   readonly liveBytes: number;
   readonly peakBytes: number;
   readonly reservedBytes: number;
+  /** The most that kernels took of the device's memory for themselves, beside those bytes (CUDA: scratch, room to convert weights in). */
+  readonly kernelBytes: number;
+  /** Bytes of weights that were brought to the device so far because weights take turns there (`weightMemory`). */
+  readonly broughtBytes: number;
   /** Pieces of work queued since the device was opened. */
   readonly ops: number;
   /** What CUDA graphs have done; nothing where there are none. */

@@ -15,7 +15,7 @@ export interface Addon {
   close(device: number): void;
   info(device: number): { kind: string; name: string; kernels: string; memory: number; freeMemory: number; weightMemory: number; products: string; threads: number; matmulPrecision: number; activations: number };
   fence(device: number): Promise<void>;
-  stats(device: number): { tensors: number; liveBytes: number; peakBytes: number; reservedBytes: number; ops: number; graphs?: { ops: number; replayed: number; captured: number; updated: number; refused: number; why: string } };
+  stats(device: number): { tensors: number; liveBytes: number; peakBytes: number; reservedBytes: number; ops: number; kernelBytes: number; broughtBytes: number; graphs?: { ops: number; replayed: number; captured: number; updated: number; refused: number; why: string } };
   weightRoom(device: number): number;
   chooseWeightMemory(device: number, bytes: number): void;
   resetPeak(device: number): void;

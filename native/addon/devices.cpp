@@ -88,6 +88,9 @@ Napi::Value stats(const Napi::CallbackInfo& info) {
   result.Set("peakBytes", static_cast<double>(device.pool().peak_bytes()));
   result.Set("reservedBytes", static_cast<double>(device.pool().reserved_bytes()));
   result.Set("ops", static_cast<double>(device.stream().queued()));
+  const auto kernel_bytes = device.backend().kernel_bytes;
+  result.Set("kernelBytes", static_cast<double>(kernel_bytes != nullptr ? kernel_bytes(device.state()) : 0));
+  result.Set("broughtBytes", static_cast<double>(device.weight_slots().brought_bytes()));
   if (device.backend().count_graphs != nullptr) result.Set("graphs", graphs(info.Env(), device));
   return result;
 }

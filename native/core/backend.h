@@ -88,6 +88,9 @@ struct Backend {
   // Any thread; nullptr where there are no graphs.
   void (*count_graphs)(void* device, GraphCounts* counts);
 
+  // Any thread; nullptr where there is none: the most bytes of device memory that kernels held at once beside what `allocate` gave.
+  int64_t (*kernel_bytes)(void* device);
+
   // What follows is there where the host can't read device memory. All of it queues and returns, but for reach_mark.
   // Host memory that copies to the device take no detour from; nullptr when there is none to be had.
   void* (*allocate_host)(void* device, int64_t bytes);

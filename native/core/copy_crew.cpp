@@ -11,7 +11,8 @@ namespace lowrank {
 
 namespace {
 
-constexpr size_t kOthers = 3;
+// Half of the processors, since the rest has work too; but four where there are four, and no more than saturate a socket's memory.
+constexpr size_t kFewHands = 4, kMostHands = 8;
 constexpr int64_t kLarge = 1 << 20;  // below that waking somebody costs more than he saves
 
 }  // namespace
@@ -19,7 +20,7 @@ constexpr int64_t kLarge = 1 << 20;  // below that waking somebody costs more th
 void CopyCrew::start() {
   started_ = true;
   const size_t processors = std::max(1u, std::thread::hardware_concurrency());
-  shares_.resize(std::min(kOthers, processors - 1));
+  shares_.resize(std::clamp(processors / 2, std::min(kFewHands, processors), kMostHands) - 1);
   const SignalsBlocked blocked;
   try {
     for (size_t member = 0; member < shares_.size(); ++member) threads_.emplace_back([this, member] { loop(member); });

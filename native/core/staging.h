@@ -18,7 +18,7 @@ class Staging {
   void copy(const RowsCopy& rows, Failure& failure);
 
  private:
-  static constexpr int kPieces = 4;
+  static constexpr int kPieces = 8;
   struct Piece {
     char* memory = nullptr;
     void* mark = nullptr;

@@ -114,6 +114,7 @@ bool WeightSlots::fill(PagedWeight& weight, void* place) {
   const bool good = !failure.happened();
   if (!good) places_.release(place);  // what was queued so far comes before what will be put there
   settle(weight, good ? place : nullptr, failure);
+  if (good) weight.frozen_.for_files([this](const MappedFile&, const char*, int64_t bytes) { brought_bytes_ += bytes; });
   if (good) tell("read_ahead", weight, begin);
   return good;
 }

@@ -1,6 +1,7 @@
 // Frozen weights that take turns in a part of a device's memory that is too small for all: each is brought from its mapped file before the
 // work that reads it, beside the work that comes before.
 #pragma once
+#include <atomic>
 #include <mutex>
 
 #include "frozen_weight.h"
@@ -50,6 +51,9 @@ class WeightSlots : public Destination {
   Weight begin_use(PagedWeight& weight, Failure& failure);
   void end_use(PagedWeight& weight, Failure& failure);
 
+  // Any thread: bytes of files that have been brought so far.
+  int64_t brought_bytes() const { return brought_bytes_; }
+
   bool wanted() const override { return true; }
   void check(Failure&) override {}
   int64_t budget() const override { return bytes_; }
@@ -81,6 +85,7 @@ class WeightSlots : public Destination {
   Staging staging_;
   std::mutex mutex_;  // of what is left, and of each weight's place and failure
   std::vector<Left> left_;
+  std::atomic<int64_t> brought_bytes_{0};
 };
 
 }  // namespace lowrank

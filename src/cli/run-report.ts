@@ -54,7 +54,7 @@ function machineFacts({ device }: Session): Facts {
   const { name, kind, kernels, threads } = device.info;
   return {
     device: name || kind, kernels, threads, processor: cpus()[0]?.model.trim() ?? '?', platform: `${process.platform}-${process.arch}`, node: process.version,
-    'most device memory': bytes(device.stats().peakBytes), 'resident memory': bytes(process.memoryUsage.rss()),
+    'most device memory': bytes(device.stats().peakBytes + device.stats().kernelBytes), 'resident memory': bytes(process.memoryUsage.rss()),
   };
 }
 

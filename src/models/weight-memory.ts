@@ -10,8 +10,11 @@ export interface WeightNeeds {
   readonly headIsTable: boolean;
 }
 
-/** What kernels take beside activations: scratch, and what their libraries hold. */
-const kernels = 256 << 20;
+/**
+ * What kernels take beside activations: scratch for 256 MiB of logits, as much again while it grows from step to step, a product's workspace,
+ * and what libraries and graphs hold. `stats().kernelBytes` tells what it came to.
+ */
+const kernels = 768 << 20;
 const border = 64;
 const bordered = (cols: number): number => 64 * Math.ceil((cols + border) / 64);
 const widths = { f32: 4, f16: 2, bf16: 2 } as const;

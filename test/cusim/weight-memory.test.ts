@@ -126,6 +126,7 @@ describe.skipIf(count === 0)(`weights that take turns in a part of the device me
       const { weights } = mapLayers(device);
       await pass(device, weights);
       await pass(device, weights);
+      expect(device.stats().broughtBytes).toBe(sizes.reduce((sum, size) => sum + size, 0));
     });
     expect(events).toEqual(layers.map((_, i) => ['read_ahead', i]));
   });

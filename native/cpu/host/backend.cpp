@@ -195,6 +195,7 @@ const Backend kBackend = {
           as_device(device)->launch(op, contract, failure);
         },
     .count_graphs = nullptr,
+    .kernel_bytes = nullptr,
     // Nothing is brought to memory that the host reads.
     .allocate_host = nullptr,
     .deallocate_host = nullptr,
