@@ -19,6 +19,7 @@ import { rmsNorm } from './rms-norm.ts';
 import { recordOf, saveResult, writeRecord } from './save.ts';
 import { scaling } from './scaling.ts';
 import { step } from './step.ts';
+import { stream } from './stream.ts';
 import { renderTable } from './table.ts';
 
 /** Every bench by its name; a new one is a file and a line. */
@@ -36,6 +37,7 @@ const benches: Readonly<Record<string, Bench>> = {
   scaling,
   skinny,
   block,
+  stream,
 };
 
 const options = readCommandLine(process.argv.slice(2), benches);

@@ -6,12 +6,13 @@ import { loraLinear } from '../../bench/lora-linear.ts';
 import { optimizer } from '../../bench/optimizer.ts';
 import { block } from '../../bench/cuda/block.ts';
 import { skinny } from '../../bench/cuda/skinny.ts';
+import { stream } from '../../bench/stream.ts';
 import { findPeers } from '../../bench/peers.ts';
 import { withRandomModel } from '../../bench/random-model.ts';
 import type { ModelShape } from '../../bench/shapes.ts';
 import { renderTable } from '../../bench/table.ts';
 import { checkLosses, type MemoryAnswer, ourTrainer, type StepAnswer } from '../../bench/trainers.ts';
-import { probeDevices } from '../../src/device.ts';
+import { openDevice, probeDevices } from '../../src/device.ts';
 import { onCpu } from '../on-cpu.ts';
 
 const usual: BenchOptions = { all: false, shape: null, dtype: 'bf16', precision: 'highest', rounds: 1, seconds: null, peersRun: 'eager', limit: null };
@@ -43,8 +44,9 @@ describe('a bench', () => {
     { bench: optimizer, shape: '1.5' },
     { bench: skinny, shape: '17x24' },
     { bench: block, shape: 'llama9b' },
-  ])('refuses --shape $shape and tells what it may be', async ({ bench, shape }) => {
-    await expect(bench.run(context({ shape }))).rejects.toThrow(`(found ${shape})`);
+    { bench: stream, shape: 'cpu', found: 'cpu; bench large asks the same of a CPU' },
+  ])('refuses --shape $shape and tells what it may be', async ({ bench, shape, found = shape }) => {
+    await expect(bench.run(context({ shape }))).rejects.toThrow(`(found ${found})`);
   });
 
   it('without PyTorch + PEFT says so and why', () => {
@@ -60,6 +62,15 @@ describe('a bench', () => {
 const { count: emulators } = probeDevices('cusim');
 
 describe.skipIf(emulators === 0)('on a device with memory of its own (the emulator)', () => {
+  it('stream: the same step with all weights there and with 40 % of them, and what was brought', async () => {
+    await using device = await openDevice('cusim', { activations: 'bf16' });
+    const { tables } = await stream.run({ options: usual, device, activations: 'bf16', medium: null, peers: null, peak: null });
+    const [there, turns] = Object.values(tables)[0] as [Record<string, number>, Record<string, number>];
+    expect([there['who'], turns['who']]).toEqual(['all weights there', 'weights in turns']);
+    expect(Object.keys(there)).toEqual(expect.arrayContaining(['speed over all there', 'GB/s brought', 'GPU MiB at most']));
+    expect([there['MB a step'], turns['MB a step']! > 0, turns['MiB of weights']! < there['MiB of weights']!]).toEqual([0, true, true]);
+  });
+
   it.each([['once.ts', 'the linears of a layer'], ['step-once.ts', 'a step']])('%s does its work once, for a profiler: %s', (program) => {
     const file = fileURLToPath(new URL(`../../bench/cuda/${program}`, import.meta.url));
     const { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', file, 'cusim', 'micro', '20'], { encoding: 'utf8' });
