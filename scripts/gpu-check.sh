@@ -1,38 +1,46 @@
 #!/usr/bin/env bash
 # What is checked on a machine with an NVIDIA GPU, in one call of less than ten minutes:
-#   bash .gpu/run.sh [full | list | STAGE[=SECONDS],...]     in the repository's root, with what `npm run gpu:check` packed
-#   bash scripts/gpu-check.sh ...                             where Node, the modules and the build are there already
+#   bash .gpu/run.sh [full | second | list | STAGE[=SECONDS],...]   in the repository's root, with what `npm run gpu:check` packed
+#   bash scripts/gpu-check.sh ...                                   where Node, the modules and the build are there already
 # Each stage has a time limit of its own; one that fails stops no other. Last comes a table. Under $OUT: gpu-check.log (what the stages
-# printed), stages.tsv (the table), DEVICE-DATE.json (all of it and the figures; for bench/results), ncu.csv.
+# printed), stages.tsv (the table), DEVICE-DATE.json (all of it and the figures; for bench/results), ncu.csv, ncu-step.csv.
 # The GPU's settings are never touched.
 set -uo pipefail
 
-# name, seconds, what it does. `full` is all but those marked with a star; its seconds stay below 570.
+# name, seconds, list, what it does. In the order in which they are wanted: what is right comes before what is fast, and where time ends
+# (GPU_CHECK_SECONDS) it is the last that are not begun. The seconds of `full`, and those of `second`, stay below 570.
 stages='
-facts      10   machine, driver, toolkit, libraries, tools
-load       20   what the addon and the plugin need, doctor, whether a device opens
-rates      30   copies, host to device, bf16 products by cublasLt, by K and row pitch
-parity    110   every parity case on cuda
-peft       45   runs of PEFT repeated on cuda, PEFT reading what comes out, steps as CUDA graphs
-memcheck   25   compute-sanitizer over some parity cases
-racecheck  25   the same
-synccheck  25   the same
-initcheck  25   the same
-layer      60   bench lora-linear, beside PEFT
-skinny     20   bench skinny
-block      35   bench block: the linears of a Llama-3-8B layer, beside PEFT
-step       85   bench step: Llama-3.2-1B shape, beside PEFT
-ncu        45   bytes and times of the kernels of a layer
-layer-all* 300  bench lora-linear, all 18 shapes
-step-ops*   85   the same as step, without CUDA graphs
-step-apart-ops* 85 the same as step, swiglu and the adapter apart
-layer-8b*  200  bench step: one Llama-3-8B layer, beside PEFT
-step-8b*   420  bench step: Llama-3-8B shape, beside PEFT'
+facts       10 full   machine, driver, toolkit, libraries, tools
+load        20 full   what the addon and the plugin need, doctor, whether a device opens
+parity     110 full   every parity case on cuda
+parity-own  30 full   those of products without cublasLt: the own mma.sync kernel
+peft        60 full   runs of PEFT repeated on cuda in f32, bf16 and f16, PEFT reading what comes out, steps as CUDA graphs
+paging      30 full   weights that take turns, whole models, frozen weights
+capi        30 full   the C ABI, on a stream of the caller too, and on memory of PyTorch
+rates       30 full   copies, host to device, bf16 products by cublasLt, by K and row pitch
+block       35 full   bench block: the linears of a Llama-3-8B layer, beside PEFT
+step        75 full   bench step: Llama-3.2-1B shape, beside PEFT
+stream      40 full   bench stream: that with 40 % of its weights on the device
+ncu         40 full   bytes and times of the kernels of the linears of a layer
+layer       40 full   bench lora-linear, beside PEFT
+skinny      15 full   bench skinny
+memcheck    75 second compute-sanitizer over some parity cases, own products
+step-compiled 150 second bench step beside PEFT with torch.compile
+racecheck   90 second the same as memcheck, by its name
+synccheck   60 second the same
+initcheck   60 second the same
+ncu-step    60 second bytes and times of the kernels of a training step of one layer: attention, norms, loss, optimizer
+layer-all  300 more   bench lora-linear, all 18 shapes
+step-ops    75 more   the same as step, without CUDA graphs
+step-apart-ops 75 more the same as step, swiglu and the adapter apart
+layer-8b   200 more   bench step: one Llama-3-8B layer, beside PEFT
+step-8b    420 more   bench step: Llama-3-8B shape, beside PEFT
+stream-8b  420 more   bench stream: Llama-3-8B shape'
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 script=$here/$(basename "${BASH_SOURCE[0]}")
 work=${GPU_CHECK_WORK:-/tmp/lowrank-gpu-check}
-export GPU_CHECK_WORK=$work OUT=${OUT:-$work/out}
+export GPU_CHECK_WORK=$work OUT=${OUT:-$work/out} LOWRANK_BENCH_MODELS=$work/models
 deadline=${GPU_CHECK_SECONDS:-575}
 # A rehearsal: another device (cusim), a small model in place of the benches' own.
 device=${GPU_CHECK_DEVICE:-cuda} shape=${GPU_CHECK_SHAPE:-}
@@ -104,16 +112,28 @@ stage_rates() {
 }
 
 stage_parity() { vitest_on_gpu parity test/ops -t " on $device " --maxWorkers=4; }
-stage_peft() {
-  export LOWRANK_TEST_DEVICE=$device
-  vitest_on_gpu peft test/run/peft-parity.test.ts test/peers test/cusim/graphs.test.ts --maxWorkers=4
+stage_parity-own() {
+  LOWRANK_CUBLASLT=off vitest_on_gpu parity-own test/ops/{linear,lora_linear,gated_mlp,linear_cross_entropy}.test.ts -t " on $device " --maxWorkers=4
+}
+stage_peft() { LOWRANK_TEST_DEVICE=$device vitest_on_gpu peft test/run/peft-{parity,emulated}.test.ts test/peers test/cusim/graphs.test.ts --maxWorkers=4; }
+stage_paging() {
+  LOWRANK_TEST_DEVICE=$device vitest_on_gpu paging test/cusim/{weight-memory,whole-model,frozen-weights,auto-weight-memory}.test.ts --maxWorkers=4
 }
 
-# One process, a few cases of each op: each launch takes many times as long under a sanitizer.
+stage_capi() {
+  local program=build/capi/own_memory bad=0
+  [ -x "$program" ] || not_run "$program was not built"
+  LOWRANK_CUDA_PLUGIN=$PWD/build/Release/liblowrank_cuda.so LOWRANK_CUSIM_PLUGIN=$PWD/build/Release/liblowrank_cusim.so "$program" "$device" || bad=1
+  [ "$device" = cuda ] && [ -n "${LOWRANK_PEERS_PYTHON:-}" ] && { LOWRANK_LIBRARY=$PWD/build/Release/liblowrank.so "$LOWRANK_PEERS_PYTHON" test/capi/torch_layer.py || bad=1; }
+  return $bad
+}
+
+# One process, a few cases of each op: each launch takes many times as long under a sanitizer. Own kernels alone: cublasLt's are not ours to
+# check, and their code is by far the most to instrument.
 sanitize() {
   local tool=$1 rc; shift
   needs compute-sanitizer
-  LOWRANK_PARITY_CASES=${GPU_CHECK_CASES:-3} compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 --log-file "$logs/$tool.sanitizer" "$@" \
+  LOWRANK_CUBLASLT=off LOWRANK_PARITY_CASES=${GPU_CHECK_CASES:-3} compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 --log-file "$logs/$tool.sanitizer" "$@" \
     node node_modules/vitest/vitest.mjs run --reporter=dot --pool=threads --maxWorkers=1 --no-isolate --testTimeout=600000 test/ops -t " on $device "; rc=$?
   grep -vE '^=+ *(COMPUTE-SANITIZER)?$' "$logs/$tool.sanitizer" | head -200
   report sanitizer "$logs/$tool.sanitizer" && return $rc
@@ -130,25 +150,35 @@ stage_layer() { bench lora-linear --seconds "$(part 60)"; }
 stage_layer-all() { bench lora-linear --all --seconds "$(part 90)"; }
 stage_skinny() { LOWRANK_PEERS_PYTHON= bench skinny --seconds "$(part 50)"; }
 stage_block() { bench block ${shape:+--shape "$shape"} --seconds "$(part 50)"; }
-stage_step() { bench step --shape "${shape:-llama1b}" --seconds "$(part 45)"; }
+stage_step() { bench step --shape "${shape:-llama1b}" --seconds "$(part 60)" "$@"; }
+stage_step-compiled() { stage_step --compiled; }
 stage_step-ops() { LOWRANK_GRAPHS=0 stage_step; }
 stage_step-apart-ops() { LOWRANK_FUSE=0 stage_step; }
+stage_stream() { LOWRANK_PEERS_PYTHON= bench stream --shape "${shape:-llama1b}"; }
+stage_stream-8b() { LOWRANK_PEERS_PYTHON= bench stream --shape llama8b; }
 stage_layer-8b() { bench step --shape llama8b-layer --seconds "$(part 60)"; }
 stage_step-8b() { bench step --shape llama8b --seconds "$(part 60)"; }
 
-stage_ncu() {
+# NAME COUNT PROGRAM...: launches of a program, into NAME.csv.
+profile() {
+  local name=$1 count=$2; shift 2
   needs ncu
   local metrics=gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum,sm__throughput.avg.pct_of_peak_sustained_elapsed,sm__warps_active.avg.pct_of_peak_sustained_active
-  ncu --clock-control none --target-processes all --print-units base --csv --metrics $metrics --launch-count 200 --log-file "$OUT/ncu.csv" \
-    node --import tsx bench/cuda/once.ts "$device" ${shape:+"$shape" 20} || return 1
-  report ncu "$OUT/ncu.csv"
+  ncu --clock-control none --target-processes all --print-units base --csv --metrics $metrics --launch-count "$count" --log-file "$OUT/$name.csv" "${filter[@]}" \
+    node --import tsx "$@" || return 1
+  report ncu "$OUT/$name.csv"
+}
+stage_ncu() { local filter=(); profile ncu 200 bench/cuda/once.ts "$device" ${shape:+"$shape" 20}; }
+stage_ncu-step() { # all but products of cublasLt
+  local filter=(--kernel-name-base demangled --kernel-name 'regex:.*lowrank::.*')
+  profile ncu-step 200 bench/cuda/step-once.ts "$device" ${shape:+"$shape" 20}
 }
 
 # Everything below runs once, not in each stage.
 
-list() { awk 'NF { print }' <<<"$stages" | sed 's/^\([^ ]*\)\* /\1  /'; }
+list() { awk 'NF { print }' <<<"$stages"; }
 limit_of() { list | awk -v name="$1" '$1 == name { print $2 }'; }
-full() { awk 'NF && $1 !~ /\*$/ { print $1 }' <<<"$stages"; }
+names_of() { list | awk -v wanted="$1" '$3 == wanted { print $1 }'; } # of a list
 now() { echo "${EPOCHREALTIME/[.,]/}"; } # microseconds
 seconds_since() { local us=$(( $(now) - $1 )); printf '%d.%d' $(( us / 1000000 )) $(( us / 100000 % 10 )); }
 
@@ -178,7 +208,7 @@ find_peers() {
 
 row() { # NAME RESULT RC SECONDS LAST
   printf '%s\t%s\t%s\t%s\t%s\n' "$@" >> "$OUT/stages.tsv"
-  printf '%-10s %-8s %4s %7s s  %s\n' "$@"
+  printf '%-14s %-8s %4s %7s s  %s\n' "$@"
 }
 # Node ends with its version when it dies of an error: the error says more.
 last_line() { grep -aEv '^[[:space:]]*$|^Node\.js v' "$1" 2>/dev/null | tail -1 | sed 's/\x1b\[[0-9;]*m//g' | tr '\t' ' ' | cut -c1-240; }
@@ -195,17 +225,17 @@ run_stage() {
   row "$name" "$result" "$rc" "$(seconds_since "$start")" "$(last_line "$log")"
 }
 
-table() { echo; printf '%-10s %-8s %4s %9s  %s\n' stage result rc time 'last line'; awk -F '\t' '{ printf "%-10s %-8s %4s %7s s  %s\n", $1, $2, $3, $4, $5 }' "$OUT/stages.tsv"; }
+table() { echo; printf '%-14s %-8s %4s %9s  %s\n' stage result rc time 'last line'; awk -F '\t' '{ printf "%-14s %-8s %4s %7s s  %s\n", $1, $2, $3, $4, $5 }' "$OUT/stages.tsv"; }
 
 main() {
   local begin chosen=() stage name left limit why
   begin=$(now)
-  case ${1:-full} in list) list; return 0 ;; full) mapfile -t chosen < <(full) ;; *) IFS=, read -ra chosen <<<"$1" ;; esac
+  case ${1:-full} in list) list; return 0 ;; full | second) mapfile -t chosen < <(names_of "${1:-full}") ;; *) IFS=, read -ra chosen <<<"$1" ;; esac
   for stage in "${chosen[@]}"; do
     [ -n "$(limit_of "${stage%%=*}")" ] && [[ $stage =~ ^[a-z0-9-]+(=[0-9]+)?$ ]] || { echo "gpu-check: a stage must be one of these, with =SECONDS or without (found $stage)"; list; return 2; }
   done
   has timeout || { echo 'gpu-check: timeout (coreutils) must be here'; return 2; }
-  rm -rf "$logs" "$results"; mkdir -p "$logs" "$results" "$OUT"; rm -f "$OUT"/{stages.tsv,gpu-check.log,ncu.csv} "$work"/{device.csv,no-device}; touch "$OUT/stages.tsv"
+  rm -rf "$logs" "$results"; mkdir -p "$logs" "$results" "$OUT"; rm -f "$OUT"/{stages.tsv,gpu-check.log,ncu.csv,ncu-step.csv} "$work"/{device.csv,no-device}; touch "$OUT/stages.tsv"
   [ -n "$packed" ] && run_stage unpack 40 bash "$script" --inside unpack
   LOWRANK_PEERS_PYTHON=$(find_peers) && export LOWRANK_PEERS_PYTHON || unset LOWRANK_PEERS_PYTHON
   for stage in "${chosen[@]}"; do

@@ -6,13 +6,14 @@ import { copyFileSync, existsSync, mkdirSync, readdirSync, readFileSync, renameS
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildNative } from '../bench/peak.ts';
+import { compileC } from '../test/capi/native.ts';
 import { type Lock, packageFolders } from './package-folders.ts';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 const folder = path.join(root, '.gpu');
 const limitMiB = 60; // what a machine for checks may take along, less some of its own
 
-const built = ['build/Release/lowrank.node', 'build/Release/liblowrank_cuda.so'];
+const built = ['build/Release/lowrank.node', 'build/Release/liblowrank_cuda.so', 'build/Release/liblowrank.so'];
 const unneeded = ['*.map', '*.d.ts', '*.d.mts', '*.d.cts', '*.md'];
 
 /** The same bytes for the same files: names in order, no owner, no time, blocks of one size. */
@@ -44,6 +45,13 @@ function gpuPeak(): readonly string[] {
   return [];
 }
 
+/** The checks of the C ABI on a device: a machine with a GPU need not have a compiler. */
+function capiChecks(): string {
+  const program = 'build/capi/own_memory';
+  mkdirSync(path.join(root, 'build/capi'), { recursive: true });
+  return path.relative(root, compileC('test/capi/own_memory.c', path.join(root, program)));
+}
+
 function commit(): string {
   const git = (...args: string[]): string => execFileSync('git', args, { cwd: root, encoding: 'utf8' }).trim();
   return git('rev-parse', '--short', 'HEAD') + (git('status', '--porcelain', '--untracked-files=no') === '' ? '' : ', changed');
@@ -60,7 +68,7 @@ function main(): void {
   const hash = createHash('sha256').update(lockText).digest('hex').slice(0, 12);
   const wanted = ['vitest', 'tsx', ...Object.keys(lock.packages[''].dependencies)];
   cached('modules', hash, '.tar.xz', (file) => pack(file, packageFolders(lock, wanted, (at) => existsSync(path.join(root, at))), unneeded));
-  pack('build.tar.xz', [...built, ...gpuPeak()]);
+  pack('build.tar.xz', [...built, capiChecks(), ...gpuPeak()]);
   writeFileSync(path.join(folder, 'commit'), `${commit()}\n`);
   copyFileSync(path.join(root, 'scripts/gpu-check.sh'), path.join(folder, 'run.sh'));
   report();

@@ -56,13 +56,14 @@ function collect(out = '', results = '', deviceCsv = '', commit = ''): void {
   const record = {
     date, commit: commit === '' ? 'not known' : commit, device, node: process.version, stages: parseStages(read(path.join(out, 'stages.tsv'))),
     benches: Object.fromEntries(kept.map((name) => [name.slice(0, -5), parsed(read(path.join(results, name)))])),
-    kernels: existsSync(path.join(out, 'ncu.csv')) ? attempt(() => profileKernels(read(path.join(out, 'ncu.csv')))) : null,
+    kernels: profileIn(path.join(out, 'ncu.csv')), stepKernels: profileIn(path.join(out, 'ncu-step.csv')),
   };
   const file = path.join(out, `${resultStem(device?.['name'] ?? 'no device', date)}.json`);
   writeFileSync(file, `${JSON.stringify(record, null, 2)}\n`);
   console.log(`written: ${file}`);
 }
 
+const profileIn = (file: string): unknown => (existsSync(file) ? attempt(() => profileKernels(read(file))) : null);
 const parsed = (text: string): unknown => attempt(() => JSON.parse(text) as unknown);
 
 /** A file that a stage was stopped in the middle of must not cost the others. */

@@ -39,13 +39,49 @@ describe.skipIf(!hasBash)('gpu-check.sh', () => {
     expect(spawnSync('bash', ['-n', script], { encoding: 'utf8' })).toMatchObject({ status: 0, stderr: '' });
   });
 
-  it('the limits of a full run add up to less than ten minutes, with what unpacking takes', () => {
-    const { stdout } = check('list');
-    const limits = stdout.trim().split('\n').map((line) => line.trim().split(/\s+/));
-    expect(limits.length).toBeGreaterThan(12);
-    const full = limits.filter(([name]) => !/-(all|ops|8b)$/.test(name as string)).reduce((sum, [, seconds]) => sum + Number(seconds), 0);
-    expect(full).toBeGreaterThan(400);
-    expect(full).toBeLessThanOrEqual(570);
+  /** Names and seconds of a list's stages, in order. */
+  const stagesOf = (list: string): (readonly [name: string, seconds: number])[] =>
+    check('list').stdout.trim().split('\n').map((line) => line.trim().split(/\s+/)).filter(([, , which]) => which === list).map(([name, seconds]) => [name as string, Number(seconds)]);
+
+  it.each([['full', 14], ['second', 6]])('the limits of the list `%s` add up to less than ten minutes, with what unpacking takes', (list, count) => {
+    const stages = stagesOf(list);
+    expect(stages).toHaveLength(count);
+    const seconds = stages.reduce((sum, [, limit]) => sum + limit, 0);
+    expect(seconds).toBeGreaterThan(400);
+    expect(seconds).toBeLessThanOrEqual(570);
+  });
+
+  it('asks in one call first whether all is right, then how fast it is; sanitizers and compiled peers have a call of their own, a minute and more each', () => {
+    const names = stagesOf('full').map(([name]) => name);
+    expect(names.slice(0, names.indexOf('rates'))).toEqual(['facts', 'load', 'parity', 'parity-own', 'peft', 'paging', 'capi']);
+    expect(names).toEqual(expect.arrayContaining(['block', 'step', 'stream', 'ncu', 'layer', 'skinny']));
+    const second = stagesOf('second');
+    expect(second.map(([name]) => name)).toEqual(expect.arrayContaining(['memcheck', 'racecheck', 'synccheck', 'initcheck', 'step-compiled', 'ncu-step']));
+    for (const [name, seconds] of second) expect(seconds, name).toBeGreaterThanOrEqual(60);
+  });
+
+  /** Every program says how it was called; what asks for the device finds nothing wrong. */
+  const said = (tool: string): string => `case "$*" in *gpu-report.ts*) exit 9 ;; *) echo "${tool} LT=$LOWRANK_CUBLASLT ON=$LOWRANK_TEST_DEVICE $*" ;; esac`;
+  const logOf = (stages: string): string => {
+    check(stages, { programs: { node: said('node'), 'compute-sanitizer': said('sanitizer'), ncu: said('ncu') }, env: { LOWRANK_CUBLASLT: '/lt.so', LOWRANK_PEERS_PYTHON: '' } });
+    return readFileSync(path.join(work, 'out/gpu-check.log'), 'utf8');
+  };
+
+  it("the own products are asked for by parity-own and under every sanitizer, cublasLt's by parity", () => {
+    const log = logOf('parity,parity-own,memcheck,racecheck,synccheck,initcheck');
+    expect(log).toMatch(/node LT=\/lt\.so .*test\/ops -t {2}on cuda /);
+    expect(log).toMatch(/node LT=off .*test\/ops\/linear\.test\.ts test\/ops\/lora_linear\.test\.ts test\/ops\/gated_mlp\.test\.ts test\/ops\/linear_cross_entropy\.test\.ts -t {2}on cuda /);
+    for (const tool of ['memcheck', 'racecheck', 'synccheck', 'initcheck']) expect(log).toMatch(new RegExp(`sanitizer LT=off .*--tool ${tool} `));
+  });
+
+  it('what the emulator is asked otherwise is asked of the GPU: runs of PEFT, weights that take turns', () => {
+    const log = logOf('peft,paging');
+    expect(log).toMatch(/ON=cuda .*test\/run\/peft-parity\.test\.ts test\/run\/peft-emulated\.test\.ts test\/peers test\/cusim\/graphs\.test\.ts/);
+    expect(log).toMatch(/ON=cuda .*test\/cusim\/weight-memory\.test\.ts test\/cusim\/whole-model\.test\.ts test\/cusim\/frozen-weights\.test\.ts test\/cusim\/auto-weight-memory\.test\.ts/);
+  });
+
+  it('a profile of a step counts our kernels alone', () => {
+    expect(logOf('ncu,ncu-step')).toMatch(/ncu-step\.csv --kernel-name-base demangled --kernel-name regex:\.\*lowrank::\.\* node --import tsx bench\/cuda\/step-once\.ts cuda/);
   });
 
   it('refuses a stage that there is not, and names those that there are', () => {
