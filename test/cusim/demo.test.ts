@@ -27,7 +27,10 @@ interface Step {
   readonly gradNorm: number;
 }
 
-/** The demo's tokenizer, settings and rows, as far as the emulator gets, with a small model. */
+/**
+ * The demo's tokenizer, settings and rows, as far as the emulator gets, with a small model: five steps of the demo's own (hidden 192, 4 layers)
+ * on these rows come to the CPU's losses too, but take 31 s of a processor, twice what a test may.
+ */
 describe.skipIf(count === 0)('five steps of the demo (on the emulator)', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-demo-'));
   const rows = path.join(folder, 'train.jsonl');
