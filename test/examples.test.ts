@@ -1,57 +1,62 @@
 import { execFile } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { examplesOf, faultsOf, root, sourceFiles, type Example } from './examples.ts';
+import { complete, examplesOf, root, sourceFiles, textOf, type Complete, type Example } from './examples.ts';
 
 const pages = ['README.md', 'ARCHITECTURE.md', 'CONTRIBUTING.md', 'demo/README.md'];
 const examples = [...pages, ...sourceFiles()].flatMap(examplesOf);
-/** Those that open their own device run as they stand. */
-const whole = examples.filter(({ code }) => code.includes('await openDevice('));
+const wrong: Example = { at: 'page.md:1', file: 'src/index.ts', code: "const rate: string = schedule('linear', { lr: 1, steps: 2 })(0);\nnobodyKnows();" };
 
 describe('examples in doc comments and on pages', () => {
+  let folder: string;
+  let faults: readonly string[];
+  let results: Readonly<Record<string, string | null>>;
+  beforeAll(async () => {
+    folder = mkdtempSync(path.join(tmpdir(), 'lowrank-examples-'));
+    const completed = complete([...examples, wrong]);
+    faults = completed.faults;
+    results = await runAll(folder, completed.whole.filter(({ at }) => at !== wrong.at));
+  }, 180_000);
+  afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
   it('are found: the README has one, and so have most rooms', () => {
     const rooms = new Set(examples.map(({ file }) => path.dirname(file)));
     expect([...rooms]).toEqual(expect.arrayContaining(['.', 'src', 'src/data', 'src/generation', 'src/io', 'src/lora', 'src/models', 'src/ops', 'src/optim', 'src/train']));
-    expect(whole.length).toBeGreaterThan(5);
   });
 
-  it('compile as strictly as the project', () => {
-    expect(faultsOf(examples)).toEqual([]);
-  }, 180_000);
-
-  it('a wrong one is told with its place', () => {
-    const wrong: Example = { at: 'page.md:1', file: 'src/index.ts', code: "const rate: string = schedule('linear', { lr: 1, steps: 2 })(0);\nnobodyKnows();" };
-    expect(faultsOf([wrong])).toEqual(["page.md:1: Type 'number' is not assignable to type 'string'.", "page.md:1: Cannot find name 'nobodyKnows'."]);
-  }, 180_000);
-});
-
-/** By its file, since the examples run in a folder that has no packages. */
-const loader = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
-
-describe('examples that open their own device', () => {
-  let folder: string;
-  // The names that the examples use: a model folder, and rows to train on. Few rows, so that the README's 100 steps are short.
-  beforeAll(() => {
-    folder = mkdtempSync(path.join(tmpdir(), 'lowrank-examples-'));
-    symlinkSync(path.join(root, 'demo/base'), path.join(folder, 'SmolLM-135M'));
-    const rows = readFileSync(path.join(root, 'demo/data/heldout.jsonl'), 'utf8').split('\n').slice(0, 2);
-    writeFileSync(path.join(folder, 'train.jsonl'), rows.join('\n'));
+  it('compile as strictly as the project; a wrong one is told with its place', () => {
+    expect(faults).toEqual(["page.md:1: Type 'number' is not assignable to type 'string'.", "page.md:1: Cannot find name 'nobodyKnows'."]);
   });
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-  it.each(whole)('$at runs', async ({ at, code }) => {
-    const file = path.join(folder, `${at.replace(/\W/g, '-')}.mts`);
-    writeFileSync(file, code.replaceAll("'lowrank'", `'${pathToFileURL(path.join(root, 'src/index.ts')).href}'`));
-    await promisify(execFile)(process.execPath, ['--import', loader, file], { cwd: folder });
-  }, 120_000);
+  it.each(examples)('$at runs', ({ at }) => {
+    expect(results[fileOf(folder, at)]).toBeNull();
+  });
 
   it("the README's script leaves an adapter folder", () => {
-    const config = JSON.parse(readFileSync(path.join(folder, 'out/adapter_config.json'), 'utf8')) as { r: number };
+    const place = fileOf(folder, examples[0]?.at ?? '').replace(/\.mts$/, '');
+    const config = JSON.parse(readFileSync(path.join(place, 'out/adapter_config.json'), 'utf8')) as { r: number };
     expect(config.r).toBe(16);
   });
 });
+
+const fileOf = (folder: string, at: string): string => path.join(folder, `${at.replace(/\W/g, '-')}.mts`);
+
+/** By its file, since the examples lie in a folder that has no packages. */
+const loader = pathToFileURL(createRequire(import.meta.url).resolve('tsx')).href;
+
+/** Runs examples in one process; for each of their files null, or why it failed. */
+async function runAll(folder: string, whole: readonly Complete[]): Promise<Record<string, string | null>> {
+  const urlOf = (file: string): string => pathToFileURL(path.join(root, file)).href;
+  for (const { at, code, above } of whole) {
+    const text = textOf(code, above.map((line) => line.replace(/'\.\/(.*)'/, (_, file: string) => `'${urlOf(file)}'`)));
+    writeFileSync(fileOf(folder, at), text.replaceAll("'lowrank'", `'${urlOf('src/index.ts')}'`));
+  }
+  writeFileSync(path.join(folder, 'examples.json'), JSON.stringify(whole.map(({ at }) => fileOf(folder, at))));
+  await promisify(execFile)(process.execPath, ['--import', loader, path.join(root, 'test/examples-run.ts'), folder]);
+  return JSON.parse(readFileSync(path.join(folder, 'results.json'), 'utf8')) as Record<string, string | null>;
+}

@@ -2,6 +2,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import ts from 'typescript';
+import { given } from './examples-given.ts';
 
 export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '..');
 
@@ -31,19 +32,6 @@ export function sourceFiles(): string[] {
   return names.filter((name) => name.endsWith('.ts')).map((name) => `src/${name.replaceAll(path.sep, '/')}`).sort();
 }
 
-/** What fragments speak of without making it, as the sentences around them have said what it is. */
-const given: Readonly<Record<string, string>> = {
-  model: "import('lowrank').Model",
-  adapter: "import('lowrank').Adapter",
-  optimizer: "import('lowrank').Optimizer",
-  tokenizer: "import('lowrank').Tokenizer",
-  dataset: "import('lowrank').Dataset",
-  batch: "import('lowrank').Batch",
-  config: "import('./src/lora/config.ts').ResolvedLoraConfig",
-  state: 'object',
-  file: 'string',
-};
-
 const options: ts.CompilerOptions = {
   target: ts.ScriptTarget.ES2022,
   lib: ['lib.es2023.d.ts', 'lib.esnext.disposable.d.ts'],
@@ -59,22 +47,28 @@ const options: ts.CompilerOptions = {
   paths: { lowrank: [publicFile] },
 };
 
+/** What a reader would write above an example to run it, a line each. */
+export interface Complete extends Example {
+  readonly above: readonly string[];
+}
+
 /**
- * What the compiler has to say of the examples, a line each. An example with an import stands by itself; a fragment may
+ * The examples as they can run, and what the compiler has to say of them, a line each. One with an import stands by itself; a fragment may
  * use what its own file, the package or else another file exports, and what is `given`.
  */
-export function faultsOf(examples: readonly Example[]): string[] {
+export function complete(examples: readonly Example[]): { readonly whole: readonly Complete[]; readonly faults: readonly string[] } {
   const named = examples.map((example, i) => ({ ...example, name: path.join(root, `example-${i}.mts`) }));
-  const texts = new Map(named.map(({ name, code }) => [name, `${code}\nexport {};\n`]));
-  const bare = compile(texts);
-  for (const { name, file, code } of named) {
-    if (/^import /m.test(code)) continue;
-    const assumed = missingNames(bare, name).map((word) => assumption(bare, word, file));
-    texts.set(name, `${assumed.join('\n')}\n${texts.get(name)}`);
-  }
-  const whole = compile(texts, bare);
-  return named.flatMap(({ name, at }) => diagnosticsOf(whole, name).map(({ messageText }) => `${at}: ${ts.flattenDiagnosticMessageText(messageText, ' ')}`));
+  const bare = compile(new Map(named.map(({ name, code }) => [name, textOf(code, [])])));
+  const whole = named.map(({ name, file, code, at }) => {
+    const missing = /^import /m.test(code) ? [] : missingNames(bare, name);
+    return { name, file, code, at, above: missing.flatMap((word) => assumption(bare, word, file)) };
+  });
+  const checked = compile(new Map(whole.map(({ name, code, above }) => [name, textOf(code, above)])), bare);
+  return { whole, faults: whole.flatMap(({ name, at }) => diagnosticsOf(checked, name).map(({ messageText }) => `${at}: ${ts.flattenDiagnosticMessageText(messageText, ' ')}`)) };
 }
+
+/** The text of a module that is an example. */
+export const textOf = (code: string, above: readonly string[]): string => `${[...above, code].join('\n')}\nexport {};\n`;
 
 /** `before` lends the files that are the same again. */
 function compile(texts: ReadonlyMap<string, string>, before?: ts.Program): ts.Program {
@@ -101,13 +95,14 @@ function missingNames(program: ts.Program, name: string): string[] {
   return [...new Set(unknown.map(({ file, start = 0, length = 0 }) => file?.text.slice(start, start + length) ?? ''))];
 }
 
-/** The line that a reader would write to have this name; empty if there is none. */
-function assumption(program: ts.Program, name: string, file: string): string {
-  if (exportsOf(program, path.join(root, file)).has(name)) return `import { ${name} } from './${file}';`;
-  if (exportsOf(program, publicFile).has(name)) return `import { ${name} } from 'lowrank';`;
-  if (given[name] !== undefined) return `declare const ${name}: ${given[name]};`;
+/** What a reader would write to have this name; nothing if there is no such name. */
+function assumption(program: ts.Program, name: string, file: string): string[] {
+  const from = (place: string): string[] => [`import { ${name} } from '${place}';`];
+  if (exportsOf(program, path.join(root, file)).has(name)) return from(`./${file}`);
+  if (exportsOf(program, publicFile).has(name)) return from('lowrank');
+  if (name in given) return [`const ${name} = await (await import('./test/examples-given.ts')).given.${name}();`];
   const other = sourceFiles().find((each) => exportsOf(program, path.join(root, each)).has(name));
-  return other === undefined ? '' : `import { ${name} } from './${other}';`;
+  return other === undefined ? [] : from(`./${other}`);
 }
 
 function exportsOf(program: ts.Program, file: string): ReadonlySet<string> {

@@ -52,6 +52,7 @@ export type LayerKeys = Record<LoraPart, string>;
  * number of its tensors), `ERR_FORMAT` if a layer has only one of the two.
  * @example
  * ```ts
+ * const file = 'out/adapter_model.safetensors';
  * const { tensors } = await readSafetensorsHeader(file);
  * groupAdapterKeys(tensors.keys(), file).get('model.layers.0.self_attn.q_proj')?.A;
  * ```

@@ -35,6 +35,7 @@ export function activeAdapter(model: Model): Adapter | null {
  * @throws LowrankError ERR_ARGUMENT for a name that no adapter has, or while an adapter is merged.
  * @example
  * ```ts
+ * await loadAdapter(model, './out', { name: 'german', trainable: false });
  * setAdapter(model, null); // the base
  * setAdapter(model, 'german');
  * ```
