@@ -7,7 +7,7 @@ import { createInterface } from 'node:readline';
 import { pathToFileURL } from 'node:url';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { compileC, hasLibrary, hasProgram, root, run } from './capi/native.ts';
+import { compileC, findsProgram, hasLibrary, root, run } from './capi/native.ts';
 import { embedGoldens as goldens, expectSteps } from './embed-steps.ts';
 import { goldenPath } from './golden/read.ts';
 
@@ -24,7 +24,7 @@ describe.skipIf(!hasLibrary)('examples/embed-c', () => {
     expectSteps(run(compileC('examples/embed-c/train.c', path.join(folder, 'train'), 'sanitized'), []), goldens.layer);
   });
 
-  it.skipIf(!hasProgram('valgrind'))('valgrind has nothing to say', () => {
+  it.skipIf(!findsProgram('valgrind', 'examples/embed-c is not run under it'))('valgrind has nothing to say', () => {
     const program = compileC('examples/embed-c/train.c', path.join(folder, 'under-valgrind'));
     expectSteps(run('valgrind', ['-q', '--error-exitcode=1', '--leak-check=full', '--show-leak-kinds=all', program]), goldens.layer);
   });

@@ -2,7 +2,7 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'no
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { built, compileC, hasLibrary, hasProgram, header, root, run } from './native.ts';
+import { built, compileC, hasLibrary, findsProgram, header, root, run } from './native.ts';
 
 const text = readFileSync(header, 'utf8');
 const declared = [...text.matchAll(/^LOWRANK_API [\w\s*]*?\b(lowrank_\w+)\(/gm)].map((match) => match[1] as string).sort();
@@ -102,7 +102,7 @@ add_executable(static train.c)
 target_link_libraries(static PRIVATE lowrank::lowrank_static)
 `;
 
-describe.skipIf(!hasLibrary || !hasProgram('cmake'))('an installed library', () => {
+describe.skipIf(!hasLibrary || !findsProgram('cmake', 'the C library is not installed and used'))('an installed library', () => {
   let folder: string;
   let losses: string;
   beforeAll(() => {
@@ -120,7 +120,7 @@ describe.skipIf(!hasLibrary || !hasProgram('cmake'))('an installed library', () 
     for (const program of ['shared', 'static']) expect(run(path.join(folder, 'build', program), [])).toBe(losses);
   }, 120_000);
 
-  it.skipIf(!hasProgram('pkg-config'))('is found by pkg-config', () => {
+  it.skipIf(!findsProgram('pkg-config', 'the installed C library is not looked for by it'))('is found by pkg-config', () => {
     const lib = path.join(folder, 'prefix/lib');
     const flags = run('pkg-config', ['--cflags', '--libs', 'lowrank'], { env: { PKG_CONFIG_PATH: path.join(lib, 'pkgconfig') } });
     run('cc', ['-std=c99', path.join(root, 'examples/embed-c/train.c'), ...flags.trim().split(/\s+/), '-lm', '-o', path.join(folder, 'by-pkg-config')]);

@@ -17,6 +17,13 @@ export function run(command: string, args: readonly string[], options: { readonl
 
 export const hasProgram = (name: string, ...args: string[]): boolean => spawnSync(name, args.length === 0 ? ['--version'] : args).status === 0;
 
+/** As hasProgram; where the program is missing, it is told what is not run without it. */
+export function findsProgram(name: string, without: string): boolean {
+  const there = hasProgram(name);
+  if (!there) console.warn(`${name} is not installed (Debian: apt-get install ${name}): ${without}`);
+  return there;
+}
+
 /** Whether the C library has been built and there is a C compiler to use it with; told once where not. */
 export const hasLibrary = process.platform === 'linux' && existsSync(path.join(built, 'liblowrank.a')) && hasProgram('cc');
 if (!hasLibrary) console.warn('capi: build/Release/liblowrank.a or a C compiler is missing; the tests of the C ABI are not run');
