@@ -90,11 +90,22 @@ class LoraLinear(torch.autograd.Function):
         return None if dx is None else dx.view(ctx.shape), None, da, db
 
 
+def refuse_more_than_lora(peft):
+    """Raises for what PEFT would do in this layer and Layer doesn't."""
+    dropout = getattr(peft.lora_dropout["default"], "p", 0.0)
+    more = [f"dropout (lora_dropout {dropout})"] * (dropout > 0) + [type(v).__name__ for v in peft.lora_variant.values()]
+    more += ["lora_bias"] * (peft.lora_B["default"].bias is not None) + ["merged weights"] * peft.merged
+    more += [f"adapters beside it ({', '.join(peft.active_adapters)})"] * (list(peft.active_adapters) != ["default"])
+    if more:
+        raise ValueError(f"lowrank.Layer: must be plain LoRA of one adapter, \"default\" (found {', '.join(more)})")
+
+
 class Layer(torch.nn.Module):
     """In place of a peft.tuners.lora.Linear, on its own parameters."""
 
     def __init__(self, peft, lowrank):
         super().__init__()
+        refuse_more_than_lora(peft)
         base = peft.get_base_layer()
         self.a, self.b = peft.lora_A["default"].weight, peft.lora_B["default"].weight
         self.frozen, self.bias, self.lowrank, self.out = base.weight, base.bias, lowrank, base.out_features
