@@ -12,12 +12,12 @@ export interface AttentionMagnitudes {
 
 /**
  * A score that is off by e makes its probability p e off. Scores are sums of |q k| scale, so with S the largest such sum of a row:
- * |y| grows to (1 + 2 S) sum p |v|, and ds to p (1 + 2 S) scale (|dy| |v| + |dy| |y|).
+ * |y| grows to (1 + 2 S) sum p |v|, and ds to p (1 + 2 S) scale (|dy| |v| + |dy| |y|). Of the queries from `begin` on.
  */
-export function attentionMagnitudes(args: AttentionArgs & { dy?: Numbers }, result: { y: Numbers; lse: Numbers }): AttentionMagnitudes {
+export function attentionMagnitudes(args: AttentionArgs & { dy?: Numbers }, result: { y: Numbers; lse: Numbers }, begin = 0): AttentionMagnitudes {
   const { T, H, G, D } = args;
   const sizes = { y: new Float64Array(T * H * D), lse: new Float64Array(T * H), dqkv: new Float64Array(T * (H + 2 * G) * D) };
-  for (let t = 0; t < T; t++) for (let h = 0; h < H; h++) addRow(args, result, t, h, sizes);
+  for (let t = begin; t < T; t++) for (let h = 0; h < H; h++) addRow(args, result, t, h, sizes);
   return sizes;
 }
 

@@ -53,14 +53,6 @@ function argsOf(bench: Bench, { lengths, H, G, D, window, scale }: Case): Attent
   return { qkv: bench.randomActivation(T * (H + 2 * G) * D), offsets, T, H, G, D, window, scale: Math.fround(scale ?? 1 / Math.sqrt(D)) };
 }
 
-// The oracle is slow, and the same case comes back with the same numbers for every backend, thread count and misalignment.
-const known = new Map<string, unknown>();
-function remember<T>(bench: Bench, testCase: Case, what: string, compute: () => T): T {
-  const key = `${what} ${bench.activations} ${JSON.stringify(testCase)}`;
-  if (!known.has(key)) known.set(key, compute());
-  return known.get(key) as T;
-}
-
 // Cases that are there for the CPU's chunks, and that the checked emulator takes seconds for.
 const tooBigToEmulate = ({ lengths, H, D }: Case): boolean => lengths.reduce((sum, length) => sum + length ** 2, 0) * H * D > 4e6;
 
@@ -73,8 +65,8 @@ parity('attention', {
     const { qkv, offsets, T, H, G, D, window, scale } = args;
     const [y, lse] = [bench.activationOutput([T, H * D]), bench.output([T, H])];
     launch('attention', y, lse, bench.activation(qkv, [T, (H + 2 * G) * D]), bench.ints(offsets), H, G, window, scale);
-    const want = remember(bench, testCase, 'y', () => attention(args));
-    const size = remember(bench, testCase, 'sizes', () => attentionMagnitudes(args, want));
+    const want = bench.once(() => attention(args));
+    const size = bench.once(() => attentionMagnitudes(args, want));
     return [
       { name: 'y', got: y, want: want.y, within: within(bench, D, size.y) },
       { name: 'lse', got: lse, want: want.lse, within: bound(D, size.lse) },
@@ -90,13 +82,13 @@ parity('attention_grad', {
     const args = argsOf(bench, testCase);
     const { qkv, offsets, T, H, G, D, window, scale } = args;
     const dy = bench.randomActivation(T * H * D);
-    const exact = remember(bench, testCase, 'y', () => attention(args));
+    const exact = bench.once(() => attention(args));
     const [y, lse] = [bench.rounded(exact.y), exact.lse.map(Math.fround)];
     const dqkv = bench.activationOutput([T, (H + 2 * G) * D]);
     launch('attention_grad', dqkv, bench.activation(dy, [T, H * D]), bench.activation(qkv, [T, (H + 2 * G) * D]), bench.activation(y, [T, H * D]),
       bench.input(lse, [T, H]), bench.ints(offsets), H, G, window, scale);
-    const size = remember(bench, testCase, 'sizes with dy', () => attentionMagnitudes({ ...args, dy }, exact));
-    const want = remember(bench, testCase, 'dqkv', () => attentionGrad({ ...args, dy }));
+    const size = bench.once(() => attentionMagnitudes({ ...args, dy }, exact));
+    const want = bench.once(() => attentionGrad({ ...args, dy }));
     return [{ name: 'dqkv', got: dqkv, want, within: within(bench, 2 * D, size.dqkv) }];
   },
 });

@@ -141,7 +141,7 @@ parity('lora_linear_grad', {
       { name: 'dB', got: dB, want: want.dB, within: (i: number) => ofB(i) + split * (most.dB[i] as number) + T * smallest(bench) },
     ];
     if (dx === null) return outputs;
-    const low = loraLinearGrad({ ...argumentsOf(testCase, { ...absolutes(operands), W: new Float64Array(N * K) }), dy: absolute(dy), into }).dx;
+    const low = bench.once(() => loraLinearGrad({ ...argumentsOf(testCase, { ...absolutes(operands), W: new Float64Array(N * K) }), dy: absolute(dy), into }).dx);
     // With dropout that term is made, and rounded, before the product is added to it.
     const masked = testCase.dropout > 0 ? halfRounding(bench) : coarse;
     const within = (i: number): number => ofX(i) + (2 * split + masked) * (low[i] as number) + smallest(bench);

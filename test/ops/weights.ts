@@ -10,7 +10,17 @@ export interface FrozenWeight {
 
 export function frozenWeight(bench: Bench, parts: readonly number[], K: number, dtype: DType, order: WeightOrder): FrozenWeight {
   const stored = parts.map((out) => ({ values: bench.random(out * K, { dtype }), out }));
-  return { values: Float64Array.from(stored.flatMap(({ values }) => [...values])), weight: bench.weight(stored, K, dtype, order) };
+  return { values: joined(stored.map(({ values }) => values)), weight: bench.weight(stored, K, dtype, order) };
+}
+
+function joined(parts: readonly Float64Array[]): Float64Array {
+  const all = new Float64Array(sum(parts.map(({ length }) => length)));
+  let at = 0;
+  for (const part of parts) {
+    all.set(part, at);
+    at += part.length;
+  }
+  return all;
 }
 
 /** Products of so few rows (decoding) are taken in f32 at any precision. */

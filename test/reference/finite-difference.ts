@@ -39,5 +39,7 @@ export function normals(count: number, seed: number): Float64Array {
     z ^= z + Math.imul(z ^ (z >>> 7), z | 61);
     return (((z ^ (z >>> 14)) >>> 0) + 0.5) / 2 ** 32;
   };
-  return Float64Array.from({ length: count }, () => Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform()));
+  const numbers = new Float64Array(count);
+  for (let i = 0; i < count; i++) numbers[i] = Math.sqrt(-2 * Math.log(uniform())) * Math.cos(2 * Math.PI * uniform());
+  return numbers;
 }
