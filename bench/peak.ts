@@ -3,7 +3,7 @@ import { existsSync, mkdirSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Party } from '../src/cli/turns.ts';
-import { startLineWorker } from './line-worker.ts';
+import { startLineWorker } from '../src/cli/line-worker.ts';
 
 /**
  * f32 multiply-adds, bf16 dot products (GFLOP/s); reads, copies, copies around the caches (GB/s; a copy counts both sides). A GPU's bf16 is
@@ -21,10 +21,8 @@ export interface PeakMeter {
 const here = path.dirname(fileURLToPath(import.meta.url));
 
 /** Programs that measure, and where each is made of what. */
-const native = { source: path.join(here, 'native'), folder: path.join(here, '../build/bench') };
 const programs = {
-  peak: native,
-  boundary: native,
+  peak: { source: path.join(here, 'native'), folder: path.join(here, '../build/bench') },
   gpu_peak: { source: path.join(here, 'cuda'), folder: path.join(here, '../build/bench/cuda') },
 } as const;
 

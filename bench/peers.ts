@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Party } from '../src/cli/turns.ts';
-import { startLineWorker, type LineWorker, type WorkerCommand } from './line-worker.ts';
+import { startLineWorker, type LineWorker, type WorkerCommand } from '../src/cli/line-worker.ts';
 
 /** A Python that has torch, transformers and peft. */
 export interface Peers {

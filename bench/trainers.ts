@@ -1,7 +1,7 @@
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { MatmulPrecision } from '../src/device.ts';
-import { type LineWorker, startLineWorker } from './line-worker.ts';
+import { type LineWorker, startLineWorker } from '../src/cli/line-worker.ts';
 import { peerCommand, type Peers } from './peers.ts';
 
 type Checkpointing = 'none' | 'blocks';

@@ -1,6 +1,6 @@
 /* A LoRA layer over a frozen bf16 matrix, trained from C: forward, loss, gradients and AdamW are lowrank's, the memory is ours.
  *
- *   cc -std=c99 train.c $(pkg-config --cflags --libs lowrank) -o train && ./train
+ *   cc -std=c99 train.c $(pkg-config --cflags --libs lowrank) -lm -o train && ./train
  *
  * Prints loss and gradient norm of each step; PEFT's for the same numbers are in test/golden/embed.json. */
 #include <lowrank.h>

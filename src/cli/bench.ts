@@ -5,7 +5,8 @@ import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { openDevice, type Device } from '../device.ts';
 import { LowrankError } from '../error.ts';
-import { makeCallWork, nearlyNothing } from './call-work.ts';
+import { type CallsFromC, startCallsFromC } from './call-from-c.ts';
+import { callShapes, makeCallWork } from './call-work.ts';
 import { flopFloor, frozenFlops, layerName, makeLayerWork, type LayerShape } from './layer-work.ts';
 import { deviceParty, ratioSpread, spread, takeTurns } from './turns.ts';
 
@@ -25,7 +26,7 @@ async function bench({ device: name, quick }: { device: string; quick?: boolean 
     await using device = await openDevice(name);
     process.stdout.write(`${device.info.name || device.kind}, kernels ${device.info.kernels}, ${device.info.threads} threads\n`);
     for (const shape of shapes) process.stdout.write(`${await timeLayer(device, shape)}\n`);
-    process.stdout.write(`${await timeCall(device)}\n`);
+    await timeCalls(device);
   }
   const main = path.join(root, 'bench', 'main.ts');
   if (quick) return;
@@ -55,13 +56,25 @@ async function timeLayer(device: Device, shape: LayerShape): Promise<string> {
   }
 }
 
-/** What a call costs before its kernel has computed anything, as a line. */
-async function timeCall(device: Device): Promise<string> {
-  const { op, kernel, dispose } = await makeCallWork(device, nearlyNothing);
+/** What the way from TypeScript to the kernel costs, a line for each layer; the same through C, where that can be. */
+async function timeCalls(device: Device): Promise<void> {
+  const started = device.kind === 'cpu' ? startCallsFromC() : { why: 'the program for it is for the CPU' };
+  if ('why' in started) process.stdout.write(`calls through C are not timed: ${started.why}\n`);
+  const c = 'why' in started ? null : started;
   try {
-    const samples = await takeTurns({ kernel: deviceParty(device, kernel), op: deviceParty(device, op) });
-    const [alone, whole] = ['kernel', 'op'].map((name) => (spread(samples[name] ?? []).median * 1000).toFixed(1));
-    return `LoRA linear, ${layerName(nearlyNothing)}: ${alone} µs from TypeScript to the kernel, ${whole} µs with its outputs made and disposed of`;
+    for (const shape of callShapes) process.stdout.write(`${await timeCall(device, shape, c)}\n`);
+  } finally {
+    await c?.stop();
+  }
+}
+
+async function timeCall(device: Device, shape: LayerShape, c: CallsFromC | null): Promise<string> {
+  const { op, kernel, dispose } = await makeCallWork(device, shape);
+  try {
+    const samples = await takeTurns({ ...(c === null ? {} : { C: c.party(shape, device.info.threads) }), kernel: deviceParty(device, kernel), op: deviceParty(device, op) });
+    const micro = (name: string): string => (spread(samples[name] ?? []).median * 1000).toFixed(1);
+    const through = c === null ? '' : `${micro('C')} µs through C, `;
+    return `LoRA linear call, forward, ${layerName(shape)}: ${through}${micro('kernel')} µs from TypeScript, ${micro('op')} µs with its outputs made and disposed of`;
   } finally {
     dispose();
   }

@@ -10,6 +10,9 @@ import type { Work } from './turns.ts';
 /** A layer that computes next to nothing: what its call costs is the way from TypeScript to the kernel. */
 export const nearlyNothing: LayerShape = { T: 1, K: 16, N: 16, r: 1 };
 
+/** Layers whose calls are timed: a token, a batch of them, and next to no arithmetic. */
+export const callShapes: readonly LayerShape[] = [{ T: 1, K: 768, N: 768, r: 8 }, { T: 512, K: 768, N: 768, r: 8 }, nearlyNothing];
+
 /** A lora_linear call over a bf16 W0, forward, in two ways. */
 export interface CallWork {
   /** As a model makes it: outputs made for it and disposed of. */

@@ -2,11 +2,11 @@ import { describe, expect, it } from 'vitest';
 import type { Bench } from '../../bench/bench.ts';
 import { fitLine } from '../../bench/fit.ts';
 import { linePlots } from '../../bench/line-plot.ts';
-import { startLineWorker } from '../../bench/line-worker.ts';
 import { helpText, readCommandLine } from '../../bench/options.ts';
 import { profileRows } from '../../bench/profile.ts';
 import { renderTable } from '../../bench/table.ts';
 import { opFlops, parseTrace, stepsOf } from '../../bench/trace.ts';
+import { startLineWorker } from '../../src/cli/line-worker.ts';
 import { ratioSpread, spread, takeTurns } from '../../src/cli/turns.ts';
 
 describe('taking turns', () => {
