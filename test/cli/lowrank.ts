@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { distIsNew } from '../built.ts';
 
 const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '../..');
 
@@ -19,9 +20,12 @@ export interface RunOptions {
   readonly onStdout?: (text: string, child: ChildProcess) => void;
 }
 
-/** Starts the command line from source, as `lowrank …` is started from a package. */
+// What was built starts in a third of the time that the source takes; npm test builds before.
+const program = distIsNew() ? ['dist/cli/main.js'] : ['--import', 'tsx', 'src/cli/main.ts'];
+
+/** Starts the command line as `lowrank …` is started from a package. */
 export function startLowrank(args: readonly string[], env: Readonly<Record<string, string>> = {}): ChildProcess {
-  return spawn(process.execPath, ['--import', 'tsx', 'src/cli/main.ts', ...args], { cwd: root, env: { ...process.env, ...env }, stdio: 'pipe' });
+  return spawn(process.execPath, [...program, ...args], { cwd: root, env: { ...process.env, ...env }, stdio: 'pipe' });
 }
 
 /** Runs it to its end. */

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -7,6 +7,7 @@ import { faultsOf, isNewer, type Needs } from '../../scripts/package/elf.ts';
 import { consume, faultOf, installInto, type Project } from '../../scripts/package/consume.ts';
 import { packInto, type Tarball } from '../../scripts/package/pack.ts';
 import { root } from '../../scripts/package/prebuild.ts';
+import { distIsNew } from '../built.ts';
 
 describe('a binary is held to its floor', () => {
   const fine: Needs = { libraries: ['libc.so.6'], versions: { GLIBC: '2.27' }, exports: ['lowrank_backend'], finds: [] };
@@ -29,15 +30,12 @@ describe('a binary is held to its floor', () => {
   });
 });
 
-const newest = (folder: string): number => Math.max(...readdirSync(folder, { recursive: true, encoding: 'utf8' }).map((name) => statSync(path.join(folder, name)).mtimeMs));
-
 describe('the tarball', () => {
   const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-package-'));
   let tarball: Tarball;
   let project: Project;
   beforeAll(() => {
-    const [source, built] = [path.join(root, 'src'), path.join(root, 'dist')];
-    if (!existsSync(built) || newest(source) > newest(built)) execFileSync('npm', ['run', 'build:ts'], { cwd: root });
+    if (!distIsNew()) execFileSync('npm', ['run', 'build:ts'], { cwd: root });
     tarball = packInto(folder);
     project = installInto(path.join(folder, 'project'), tarball.file);
     console.log([`tarball: ${(tarball.size / 2 ** 20).toFixed(1)} MiB, ${tarball.files.length} files; installed in ${project.seconds.toFixed(1)} s`, ...tarball.binaries].join('\n'));
@@ -46,7 +44,7 @@ describe('the tarball', () => {
 
   it('is under 60 MB and holds what it should', () => {
     expect(tarball.size).toBeLessThan(60e6);
-    const known = /^(package\.json|README\.md|LICENSE|ARCHITECTURE\.md|CMakeLists\.txt|dist\/.+\.(js|d\.ts)|demo\/.+\.(md|json|jsonl|safetensors)|(native|cuda)\/.+\.(h|cuh|cpp|c|cu|def|txt|map|in)|prebuilds\/linux-\w+\/\S+\.(node|so[.\d]*))$/;
+    const known = /^(package\.json|README\.md|LICENSE|ARCHITECTURE\.md|CMakeLists\.txt|dist\/.+\.(js|d\.ts)|demo\/.+\.(md|json|jsonl|safetensors)|(native|cuda)\/.+\.(h|cuh|cpp|c|cu|def|txt|map|in)|bench\/native\/(boundary\.cpp|device\.cpp|device\.h)|prebuilds\/linux-\w+\/\S+\.(node|so[.\d]*))$/;
     expect(tarball.files.map((file) => file.path).filter((name) => !known.test(name))).toEqual([]);
     const names = tarball.files.map((file) => file.path);
     expect(names).toEqual(expect.arrayContaining(['dist/index.js', 'dist/index.d.ts', 'dist/cli/main.js', 'cuda/CMakeLists.txt', `prebuilds/${process.platform}-${process.arch}/lowrank.node`]));
