@@ -22,16 +22,15 @@ export const noiseSpread = 1 / 8 / Math.sqrt(3);
 
 export function makeNoise(seed: number): Noise {
   const steps = new Uint8Array(period);
-  let state = seed >>> 0;
+  let state = seed | 0;
   for (let i = 0; i < period; i++) {
-    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    state = (Math.imul(state, 1664525) + 1013904223) | 0;
     steps[i] = state >>> 24;
   }
-  const block = Float32Array.from(steps, valueOf);
-  const at = (i: number): number => block[i % period] as number;
+  const at = (i: number): number => values[steps[i % period] as number] as number;
   return {
     at,
-    fill: (count, begin = 0) => (begin === 0 ? tiled(new Float32Array(count), block) : Float32Array.from({ length: count }, (_, i) => at(begin + i))),
+    fill: (count, begin = 0) => (begin === 0 ? tiled(new Float32Array(count), steps, values) : Float32Array.from({ length: count }, (_, i) => at(begin + i))),
     tensor: (device, shape, dtype) => filled(device.empty(shape, dtype), steps),
     activation: (device, shape, dtype) => filled(device.activation(shape, dtype), steps),
   };
@@ -39,15 +38,19 @@ export function makeNoise(seed: number): Noise {
 
 function filled(tensor: Tensor, steps: Uint8Array): Tensor {
   const { size, dtype } = tensor;
-  const block = (): Uint16Array => Uint16Array.from(steps, (step) => bitsOf(step, dtype));
-  tensor.upload(dtype === 'f32' ? tiled(new Float32Array(size), Float32Array.from(steps, valueOf)) : tiled(new Uint16Array(size), block()));
+  const table = dtype === 'f32' ? values : Uint16Array.from({ length: 256 }, (_, step) => bitsOf(step, dtype));
+  tensor.upload(tiled(dtype === 'f32' ? new Float32Array(size) : new Uint16Array(size), steps, table));
   return tensor;
 }
 
 const valueOf = (step: number): number => (step - 128) / 1024;
+const values = Float32Array.from({ length: 256 }, (_, step) => valueOf(step));
 
-function tiled<A extends Float32Array | Uint16Array>(all: A, block: A): A {
-  for (let begin = 0; begin < all.length; begin += period) all.set(block.subarray(0, Math.min(period, all.length - begin)), begin);
+/** Of each step its number in the table; behind a period the same again. */
+function tiled<A extends Float32Array | Uint16Array>(all: A, steps: Uint8Array, table: ArrayLike<number>): A {
+  const first = Math.min(period, all.length);
+  for (let i = 0; i < first; i++) all[i] = table[steps[i] as number] as number;
+  for (let begin = period; begin < all.length; begin += period) all.copyWithin(begin, 0, Math.min(period, all.length - begin));
   return all;
 }
 
