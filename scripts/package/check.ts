@@ -1,11 +1,12 @@
 // npm run check:package: what a release must pass. Packs what is built, lints the tarball, and trains with it as an installed package: with
-// every Node version named below, bundled, and compiled against its declarations.
+// every Node version named below, bundled, and compiled against its declarations; builds the C library without Node, and under sanitizers.
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { build, type BuildOptions } from 'esbuild';
 import { consume, faultOf, installInto, type Project, versionOf } from './consume.ts';
+import { checkLibrary } from './library.ts';
 import { packInto } from './pack.ts';
 import { root } from './prebuild.ts';
 
@@ -26,6 +27,7 @@ async function main(): Promise<void> {
     const tarball = packInto(folder);
     say(`${(tarball.size / 1e6).toFixed(2)} MB packed, ${(tarball.unpackedSize / 1e6).toFixed(2)} MB unpacked, ${tarball.files.length} files`);
     say(tarball.binaries.join('\n'));
+    say(listing(tarball.files));
     say(run(bin('publint'), ['--strict', tarball.file]));
     say(run(bin('attw'), [tarball.file, '--profile', 'esm-only', '--format', 'ascii']));
     const project = installInto(path.join(folder, 'project'), tarball.file);
@@ -34,10 +36,17 @@ async function main(): Promise<void> {
     for (const version of nodeVersions) await tryNode(project, path.join(folder, `node-${version}`), version);
     for (const bundle of bundles) await tryBundle(project, path.join(folder, 'bundled'), bundle);
     await tryBuild(project);
+    mkdirSync(path.join(folder, 'library'));
+    checkLibrary(path.join(folder, 'library'), say);
     say('the package is fit to be published');
   } finally {
     rmSync(folder, { recursive: true });
   }
+}
+
+/** Every file of the tarball with its size, largest first. */
+function listing(files: readonly { path: string; size: number }[]): string {
+  return [...files].sort((a, b) => b.size - a.size).map(({ path: name, size }) => `${(size / 1024).toFixed(1).padStart(9)} KiB  ${name}`).join('\n');
 }
 
 function run(command: string, args: readonly string[], cwd = root): string {

@@ -23,8 +23,7 @@ export interface Told {
 /** Installs the tarball without scripts into a new project at `folder`, which has the consumers of test/package. */
 export function installInto(folder: string, tarball: string): Project {
   const bin = path.join(folder, 'bin');
-  mkdirSync(bin, { recursive: true });
-  for (const tool of ['npm', 'sh']) symlinkSync(spawnSync('which', [tool], { encoding: 'utf8' }).stdout.trim(), path.join(bin, tool));
+  linkTools(bin, ['npm', 'sh']);
   symlinkSync(process.execPath, path.join(bin, 'node'));
   cpSync(path.join(root, 'test/package/consumers'), folder, { recursive: true });
   writeFileSync(path.join(folder, 'package.json'), JSON.stringify({ name: 'consumer', private: true }));
@@ -33,6 +32,15 @@ export function installInto(folder: string, tarball: string): Project {
   const { status, stderr } = spawnSync(path.join(bin, 'npm'), ['install', '--ignore-scripts', '--prefer-offline', '--no-audit', '--no-fund', tarball], { cwd: folder, env, encoding: 'utf8' });
   if (status !== 0) throw new Error(`npm install must take the tarball (exit status ${String(status)})\n${stderr}`);
   return { folder, env, seconds: (performance.now() - began) / 1000 };
+}
+
+/** A folder to have as the whole PATH: those of these programs that this machine has. */
+export function linkTools(bin: string, names: readonly string[]): void {
+  mkdirSync(bin, { recursive: true });
+  for (const name of names) {
+    const found = spawnSync('which', [name], { encoding: 'utf8' }).stdout.trim();
+    if (found !== '') symlinkSync(found, path.join(bin, name));
+  }
 }
 
 /** What npm tells its scripts must not steer the npm of another project; LOWRANK_ variables neither. */

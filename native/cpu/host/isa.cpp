@@ -9,8 +9,10 @@ namespace lowrank::cpu {
 // As native/cpu/CMakeLists.txt makes them.
 #if defined(__x86_64__)
 namespace base { extern const Table kTable; }
+#if !defined(LOWRANK_BASE_ONLY)
 namespace avx2 { extern const Table kTable; }
 namespace avx512 { extern const Table kTable; }
+#endif
 #elif defined(__aarch64__)
 namespace neon { extern const Table kTable; }
 #else
@@ -47,9 +49,12 @@ const Table* choose_table(char* why, unsigned long size) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
   const bool aes = __builtin_cpu_supports("aes") && __builtin_cpu_supports("pclmul");
-  const Candidate candidates[] = {{&avx512::kTable, aes && __builtin_cpu_supports("x86-64-v4")},
-                                  {&avx2::kTable, aes && __builtin_cpu_supports("x86-64-v3")},
-                                  {&base::kTable, aes && __builtin_cpu_supports("x86-64-v2")}};
+  const Candidate candidates[] = {
+#if !defined(LOWRANK_BASE_ONLY)
+      {&avx512::kTable, aes && __builtin_cpu_supports("x86-64-v4")},
+      {&avx2::kTable, aes && __builtin_cpu_supports("x86-64-v3")},
+#endif
+      {&base::kTable, aes && __builtin_cpu_supports("x86-64-v2")}};
 #elif defined(__aarch64__)
   const Candidate candidates[] = {{&neon::kTable, true}};
 #else
