@@ -1,10 +1,10 @@
-import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { AdamW, attachLora, type Device, type LoraConfig, loadAdapter, loadModel, makeBatch, mergeAdapter, type Model, openDevice, scope, setAdapter, trainStep } from '../../src/index.ts';
+import { type LineWorker, startLineWorker } from '../../src/cli/line-worker.ts';
 import { goldenPath } from '../golden/read.ts';
 import { peersPython } from './python.ts';
 
@@ -16,11 +16,10 @@ const cases: readonly { readonly name: string; readonly model: string; readonly 
   { name: 'GPT-2', model: 'gpt2', lora: { rank: 3, alpha: 7, targets: ['c_attn', 'c_proj', 'c_fc'] } },
 ];
 
-function logitsByPeft(model: string, adapter: string | null): Float32Array {
+async function logitsByPeft(worker: LineWorker, model: string, adapter: string): Promise<Float32Array> {
   const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-peers-'));
   const out = path.join(folder, 'logits.f32');
-  const script = fileURLToPath(new URL('logits.py', import.meta.url));
-  execFileSync(peersPython as string, [script, model, adapter ?? '-', out, ...ids.map(String)], { stdio: ['ignore', 'ignore', 'pipe'] });
+  await worker.ask(JSON.stringify({ model, adapter, out, ids }));
   const bytes = readFileSync(out);
   rmSync(folder, { recursive: true });
   return new Float32Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength));
@@ -46,10 +45,15 @@ const furthest = (a: Float32Array, b: Float32Array): number => a.reduce((worst, 
 
 describe.skipIf(peersPython === null)('beside PEFT', () => {
   let device: Device;
+  let peft: LineWorker; // one for all: importing it takes seconds
   beforeAll(async () => {
+    peft = startLineWorker({ file: peersPython as string, args: [fileURLToPath(new URL('logits.py', import.meta.url))] });
     device = await openDevice(process.env['LOWRANK_TEST_DEVICE'] ?? 'cpu', { activations: 'f32' });
   });
-  afterAll(() => device.close());
+  afterAll(async () => {
+    device.close();
+    await peft.stop();
+  });
 
   it.each(cases)('PEFT loads what lowrank trained and saved, and gives the same logits: $name', async ({ model: name, lora }) => {
     const folder = goldenPath('families', name);
@@ -63,7 +67,7 @@ describe.skipIf(peersPython === null)('beside PEFT', () => {
     const own = await logitsOf(model);
     setAdapter(model, null);
     expect(furthest(own, await logitsOf(model)), 'the adapter does something').toBeGreaterThan(0.1);
-    expect(furthest(own, logitsByPeft(folder, path.join(out, 'adapter')))).toBeLessThan(1e-4);
+    expect(furthest(own, await logitsByPeft(peft, folder, path.join(out, 'adapter')))).toBeLessThan(1e-4);
 
     const again = await loadModel(folder, { device });
     const loaded = await loadAdapter(again, path.join(out, 'adapter'));
