@@ -1,7 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import type { Device } from '../../src/device.ts';
-import { loraLinear } from '../../src/ops/lora_linear.ts';
+import { gatedMlp } from '../../src/ops/gated_mlp.ts';
+import { linear } from '../../src/ops/linear.ts';
+import { loraLinear, type LoraOperands } from '../../src/ops/lora_linear.ts';
+import { swiglu } from '../../src/ops/swiglu.ts';
 import { Tape } from '../../src/tape.ts';
+import type { Tensor } from '../../src/tensor.ts';
 import { onCpu } from '../on-cpu.ts';
 
 // q, k and v of a model of hidden size 2048 with 8 of 32 key heads, rank 16 each.
@@ -35,5 +39,39 @@ describe('what q, k and v keep for the backward pass', () => {
     expect(tape).toBe(4 + (3 * r * 4) / K);
     expect(tape).toBeLessThan(4.1);
     expect(live).toBe(tape);
+  });
+});
+
+describe('what a gated MLP keeps for the backward pass', () => {
+  const cpu = onCpu();
+
+  it('is gate | up and u: h is made again, to the gradient that a kept one gives', async () => {
+    const { device } = cpu;
+    const [C, F] = [96, 256];
+    const numbers = (n: number): Float32Array => Float32Array.from({ length: n }, (_, i) => Math.sin(i * 1.7) / 8);
+    using matrix = device.tensor(numbers(F * C), [F, C]);
+    using turned = device.tensor(numbers(C * F), [C, F]);
+    using joined = device.weight([matrix, matrix]);
+    using weight = device.weight([turned]);
+    using a = device.tensor(numbers(r * F), [r, F]);
+    using b = device.tensor(numbers(C * r));
+    using x = device.tensor(numbers(T * C), [T, C]);
+    const [gateUp, down] = [{ weight: joined, bias: null }, { weight, bias: null }];
+
+    const gradientsBy = async (forward: (lora: LoraOperands) => Tensor): Promise<{ bytes: number; gradients: Float32Array[] }> => {
+      using da = device.tensor(new Float32Array(r * F), [r, F]);
+      using db = device.tensor(new Float32Array(C * r));
+      using tape = new Tape();
+      tape.watch(x);
+      using y = tape.record(() => forward({ a, b, da, db, ranks: [r], scales: [2], dropout: { p: 0, seed: 1, layers: [0], step: 0 } }));
+      const bytes = tape.savedBytes;
+      using dx = tape.backward(y, device.tensor(numbers(T * C), [T, C])).get(x)!;
+      return { bytes, gradients: await Promise.all([dx, da, db].map((each) => each.data())) };
+    };
+    const once = await gradientsBy((lora) => gatedMlp(x, { ...gateUp, lora: null }, { ...down, lora }));
+    const apart = await gradientsBy((lora) => loraLinear(swiglu(linear(x, gateUp)), down, lora));
+    expect(once.bytes).toBe(4 * T * (2 * F + r));
+    expect(apart.bytes).toBe(once.bytes + 4 * T * F);
+    expect(once.gradients).toEqual(apart.gradients);
   });
 });
