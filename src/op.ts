@@ -1,3 +1,4 @@
+import { makesAgain } from './remade.ts';
 import { scope } from './scope.ts';
 import { activeTape, type Rule } from './tape.ts';
 import type { Tensor } from './tensor.ts';
@@ -12,6 +13,8 @@ export interface Forward {
   readonly rule: Rule;
   /** Records even if no input wants a gradient, because the op has parameters of its own that do. */
   readonly trains?: boolean;
+  /** Fills `out` again from `saved`, where that is a pass over memory: then others may save `out` without its bytes being kept. */
+  readonly remake?: () => void;
 }
 
 /**
@@ -23,9 +26,10 @@ export function defineOp<Arguments extends readonly unknown[]>(
 ): (...operands: Arguments) => Tensor {
   return (...operands) =>
     scope(() => {
-      const { out, inputs, saved, rule, trains } = forward(...operands);
+      const { out, inputs, saved, rule, trains, remake } = forward(...operands);
       const tape = activeTape();
-      if (tape !== null && (trains === true || inputs.some((input) => tape.wants(input)))) tape.add({ inputs, output: out, saved, rule });
+      if (tape !== null && (trains === true || inputs.some((input) => tape.wants(input))))
+        tape.add({ inputs, output: out, saved, rule, remake: makesAgain(out.device.kind) ? remake : undefined });
       return out;
     });
 }

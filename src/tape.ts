@@ -1,4 +1,5 @@
 import { launch } from './kernel.ts';
+import { Remade } from './remade.ts';
 import { adopt, isTemporary, keep, scope, scopeDepth } from './scope.ts';
 import type { Tensor } from './tensor.ts';
 
@@ -27,11 +28,13 @@ interface Node {
   readonly output: Tensor;
   readonly saved: readonly Tensor[];
   readonly rule: Rule;
+  /** Fills `output` again from `saved` (src/remade.ts). */
+  readonly remake?: (() => void) | undefined;
 }
 
 /**
  * Records ops and goes back through them once. It owns what the ops saved: each saved tensor is released as soon as
- * the last rule that needs it has run.
+ * the last rule that needs it has run. Of what a cheap op made it may own nothing and make it again.
  */
 export class Tape {
   /**
@@ -45,6 +48,7 @@ export class Tape {
   readonly #nodes: Node[] = [];
   readonly #wanted = new Set<Tensor>();
   readonly #holds = new Map<Tensor, number>();
+  readonly #remade = new Remade();
   #gradients = new Map<Tensor, Tensor>();
   #savedBytes = 0;
   #depth = 0;
@@ -66,6 +70,7 @@ export class Tape {
     this.#nodes.push(node);
     this.#wanted.add(node.output);
     for (const tensor of node.saved) this.#hold(tensor);
+    if (node.remake !== undefined) this.#remade.add(node.output, node.saved, node.remake);
   }
 
   /**
@@ -92,6 +97,7 @@ export class Tape {
     if (dy !== undefined) {
       let passed = false;
       try {
+        for (const tensor of node.saved) this.#remade.bring(tensor);
         passed = this.#apply(node, dy);
       } finally {
         if (!passed) dy.dispose();
@@ -160,6 +166,7 @@ export class Tape {
   }
 
   #hold(tensor: Tensor): void {
+    if (this.#remade.hold(tensor)) return;
     const held = this.#holds.get(tensor);
     if (held !== undefined) {
       this.#holds.set(tensor, held + 1);
@@ -171,6 +178,7 @@ export class Tape {
   }
 
   #release(tensor: Tensor): void {
+    if (this.#remade.release(tensor)) return;
     const held = this.#holds.get(tensor);
     if (held === undefined) return;
     if (held > 1) {
@@ -188,6 +196,7 @@ export class Tape {
     this.#wanted.clear();
     for (const tensor of this.#holds.keys()) tensor.dispose();
     this.#holds.clear();
+    this.#remade.dispose();
     this.#savedBytes = 0;
   }
   /** The end of a `using` block. */

@@ -39,7 +39,7 @@ export class Tensor {
   readonly shape: Shape;
   /** @internal The scope that disposes of it; null: the tape, a module or the user does. A field because a map costs more than the rest. */
   owner: Scope | null = null;
-  readonly #handle: Handle;
+  #handle: Handle;
   readonly #layout: 'dense' | 'activation';
   #disposed = false;
 
@@ -105,6 +105,16 @@ export class Tensor {
     if (this.dtype === 'bf16') return fromBf16(new Uint16Array(raw));
     if (this.dtype === 'f16') return fromF16(new Uint16Array(raw));
     return Float32Array.from(this.dtype === 'i32' ? new Int32Array(raw) : new Uint8Array(raw));
+  }
+  /** @internal Bytes for a tensor that was disposed of, not initialised: what it held is made again. It belongs to the caller. */
+  revive(): void {
+    const twin = this.like();
+    disown(twin);
+    leaks?.unregister(twin);
+    leaks?.register(this, twin.#handle, this);
+    twin.#disposed = true;
+    this.#handle = twin.#handle;
+    this.#disposed = false;
   }
   /** Gives the memory back. Twice is once. */
   dispose(): void {

@@ -1,5 +1,6 @@
 import { launch } from '../kernel.ts';
 import { defineOp } from '../op.ts';
+import { makesAgain } from '../remade.ts';
 import { scope } from '../scope.ts';
 import { activeTape } from '../tape.ts';
 import type { Tensor } from '../tensor.ts';
@@ -18,13 +19,6 @@ interface Layer extends AdaptedOperands {
 
 const layerOf = ({ weight, bias, lora }: AdaptedOperands): Layer => ({ weight, bias, lora, numbers: lora === null ? [] : partNumbers(lora) });
 const trains = ({ lora }: Layer): boolean => lora !== null && lora.da !== null;
-
-/**
- * Whether h is made again from gate | up rather than kept: an eighth of all activations of a Llama for three passes over F numbers by token.
- * On a CPU these are 0.6 % of a step (SmolLM-135M's shape); on a GPU, by arithmetic, 2.3 % of a Llama-3-8B layer, so there it is kept.
- */
-export const remakesHidden = (deviceKind: string): boolean => deviceKind === 'cpu';
-
 const emptyU = (x: Tensor, lora: LoraOperands): Tensor => x.device.empty([x.rows, lora.a.rows]);
 
 /**
@@ -32,14 +26,14 @@ const emptyU = (x: Tensor, lora: LoraOperands): Tensor => x.device.empty([x.rows
  * {@link swiglu} between, and the same numbers. As one op, so that a device can make h together with the low-rank product of `down`, and the
  * gradient of gate | up together with those of `gateUp`: each saves a pass over memory. x [T, K]; h [T, F]; y [T, N].
  *
- * Where gate | up is kept for the backward pass and {@link remakesHidden} says so, h is not kept but made again.
+ * Where gate | up is kept for the backward pass, h is made again rather than kept on devices where that costs next to nothing.
  */
 export const gatedMlp = defineOp((x: Tensor, gateUp: AdaptedOperands, down: AdaptedOperands, carry: Tensor | null = null) => {
   const [first, second] = [layerOf(gateUp), layerOf(down)];
   const { joined, u: firstU } = makeJoined(x, first);
   const { y, h, u: secondU } = makeOutput(joined, second, carry);
   const passes = trains(first) || (activeTape()?.wants(x) ?? false); // a gradient, through h
-  const remakes = passes && remakesHidden(x.device.kind);
+  const remakes = passes && makesAgain(x.device.kind);
   return {
     out: y,
     inputs: [x, carry],

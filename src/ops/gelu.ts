@@ -9,11 +9,13 @@ export type GeluForm = 'erf' | 'tanh';
 export const gelu = defineOp((x: Tensor, form: GeluForm) => {
   const number = form === 'erf' ? 0 : 1;
   const y = x.like();
-  launch('gelu', y, x, number);
+  const make = (): void => launch('gelu', y, x, number);
+  make();
   return {
     out: y,
     inputs: [x],
     saved: [x],
+    remake: make,
     rule: (dy) => {
       launch('gelu_grad', dy, dy, x, number);
       return [dy];

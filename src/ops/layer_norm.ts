@@ -11,11 +11,13 @@ export const layerNorm = defineOp((x: Tensor, w: Tensor, b: Tensor, eps: number)
   const y = x.like();
   const mean = x.device.empty([x.rows]);
   const r = x.device.empty([x.rows]);
-  launch('layer_norm', y, mean, r, x, w, b, eps);
+  const make = (): void => launch('layer_norm', y, mean, r, x, w, b, eps);
+  make();
   return {
     out: y,
     inputs: [x],
     saved: [x, mean, r],
+    remake: make,
     rule: (dy, backward) => {
       const carry = backward.takePending(0);
       const dx = carry ?? x.like();

@@ -18,11 +18,13 @@ import type { Tensor } from '../tensor.ts';
 export const rmsNorm = defineOp((x: Tensor, w: Tensor, eps: number) => {
   const y = x.like();
   const r = x.device.empty([x.rows]);
-  launch('rms_norm', y, r, x, w, eps);
+  const make = (): void => launch('rms_norm', y, r, x, w, eps);
+  make();
   return {
     out: y,
     inputs: [x],
     saved: [x, r],
+    remake: make,
     rule: (dy, backward) => {
       const carry = backward.takePending(0);
       const dx = carry ?? x.like();

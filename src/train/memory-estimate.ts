@@ -2,7 +2,7 @@ import type { ActivationDtype } from '../device.ts';
 import type { Adapter } from '../lora/adapter.ts';
 import type { LoraSite } from '../lora/layout.ts';
 import type { Checkpointing, Model, ModelFacts } from '../models/model.ts';
-import { remakesHidden } from '../ops/gated_mlp.ts';
+import { makesAgain } from '../remade.ts';
 
 /** What a run holds, in bytes. */
 export interface MemoryEstimate {
@@ -33,8 +33,8 @@ export interface RunSize {
  *   block   2C + 2    the inputs of both norms, and a factor of each
  *           (H+2G)D   q | k | v for attention        HD + H   its output and log-sum-exp
  *           2F        gate | up (GPT-2: F)
- *           R         u of each adapted projection, and its input where nothing else has saved that: C for q|k|v and for
- *                     gate|up, F for down (nothing where it is made again from gate|up), nothing for the output projection
+ *           R         u of each adapted projection, and its input unless that is made again (see Remade) or something else has
+ *                     saved it: C for q|k|v and for gate|up, F for down, nothing for the output projection (attention's output)
  *   ends    2C        the last norm's input and the loss's gradient
  *
  * Activations are f32, or of 16 bits in rows with spare columns; factors, log-sum-exp and u are f32 always.
@@ -48,7 +48,7 @@ export function estimateMemory(model: Model, adapter: Adapter, { tokens, checkpo
   const head = adapter.sites.some(({ linear }) => linear.parts[0]?.name === model.facts.outputHead);
   const row = rowBytes(model.device.info.activations);
   const sites = adapter.sites.filter(({ linear }) => linear.parts[0]?.name !== model.facts.outputHead);
-  const block = blockBytes(model, row) + sites.reduce((sum, site) => sum + siteBytes(site, row, remakesHidden(model.device.kind)), 0) / layers;
+  const block = blockBytes(model, row) + sites.reduce((sum, site) => sum + siteBytes(site, row, makesAgain(model.device.kind)), 0) / layers;
   const kept = layers * (checkpointing === 'none' ? block : row(C));
   const activations = together * tokens * (kept + 2 * row(C) + (head ? row(vocabSize) : 0));
   const working = tokens * (row(C) + row(gated) + (checkpointing === 'none' ? 0 : block));
@@ -88,8 +88,8 @@ function blockBytes(model: Model, row: RowBytes): number {
 /** What an adapted projection saves beyond that. */
 function siteBytes({ linear, modules }: LoraSite, row: RowBytes, remakes: boolean): number {
   const ranks = modules.reduce((sum, module) => sum + (module?.rank ?? 0), 0);
-  const readsWhatIsThere = (remakes ? /(o_proj|attn\.c_proj|down_proj)$/ : /(o_proj|attn\.c_proj)$/).test(linear.parts[0]?.name ?? '');
-  return 4 * ranks + (readsWhatIsThere ? 0 : row(linear.inFeatures));
+  const readsAttention = /(o_proj|attn\.c_proj)$/.test(linear.parts[0]?.name ?? '');
+  return 4 * ranks + (remakes || readsAttention ? 0 : row(linear.inFeatures));
 }
 
 const widths: Readonly<Record<string, number>> = { f32: 4, f16: 2, bf16: 2 };
