@@ -40,6 +40,9 @@ OLDER(pthread_setspecific) OLDER(pthread_spin_destroy) OLDER(pthread_spin_init) 
 OLDER(pthread_spin_unlock) OLDER(sem_destroy) OLDER(sem_init) OLDER(sem_post) OLDER(sem_timedwait) OLDER(sem_trywait) OLDER(sem_wait)
 OLDER(shm_open) OLDER(shm_unlink)
 
+// 2.32 moved it before the others.
+OLDER(pthread_sigmask)
+
 // 2.29: the same functions without the old ways to tell of an error.
 OLDER(exp) OLDER(log) OLDER(pow)
 

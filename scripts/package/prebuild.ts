@@ -21,11 +21,19 @@ export function prebuild(out: string, partly = false): string[] {
     mkdirSync(release, { recursive: true });
     for (const { file } of shipped) cpSync(realpathSync(builtFile(file)), path.join(release, file));
     // It would call node-gyp; what it would build lies there.
-    run('prebuildify', ['--napi', '--strip', '--name', 'lowrank', '--node-gyp', 'true', '--cwd', stage, '--out', out]);
+    run(path.join(root, 'node_modules/.bin/prebuildify'), ['--napi', '--strip', '--name', 'lowrank', '--node-gyp', 'true', '--cwd', stage, '--out', out]);
   } finally {
     rmSync(stage, { recursive: true });
   }
-  return shipped.map(({ file }) => check(path.join(out, 'prebuilds', `${process.platform}-${process.arch}`, file)));
+  const folder = path.join(out, 'prebuilds', `${process.platform}-${process.arch}`);
+  for (const { file } of shipped.filter((each) => /\.so\.\d+\.\d+$/.test(each.file))) copyStripped(file, path.join(folder, file));
+  return shipped.map(({ file }) => check(path.join(folder, file)));
+}
+
+/** prebuildify takes no library whose name ends in more than one number. */
+function copyStripped(file: string, to: string): void {
+  cpSync(realpathSync(builtFile(file)), to);
+  run('strip', ['--strip-all', to]);
 }
 
 function builtFile(name: string): string {
@@ -44,9 +52,8 @@ function check(file: string): string {
 }
 
 function run(command: string, args: readonly string[]): void {
-  const bin = path.join(root, 'node_modules', '.bin');
-  const { status, stderr } = spawnSync(path.join(bin, command), args, { encoding: 'utf8', stdio: ['ignore', 'inherit', 'pipe'] });
-  if (status !== 0) throw new Error(`${command} must run to its end (exit status ${String(status)})\n${stderr}`);
+  const { status, stderr } = spawnSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'inherit', 'pipe'] });
+  if (status !== 0) throw new Error(`${path.basename(command)} must run to its end (exit status ${String(status)})\n${stderr}`);
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] as string).href) {

@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -16,10 +16,16 @@ export interface CallsFromC {
   stop(): Promise<void>;
 }
 
+/** Its name ends in the minor version. */
+function cLibraryIn(folder: string): string {
+  const names = existsSync(folder) ? readdirSync(folder) : [];
+  return path.join(folder, names.find((name) => /^liblowrank\.so\.\d+\.\d+$/.test(name)) ?? 'liblowrank.so');
+}
+
 /** Compiles bench/native/boundary.cpp against the C library that lies beside the addon, and starts it; or why that can't be done. */
 export function startCallsFromC(compiler = process.env['CXX'] ?? 'c++'): CallsFromC | { readonly why: string } {
   const sources = ['boundary.cpp', 'device.cpp'].map((file) => path.join(root, 'bench/native', file));
-  const library = path.join(path.dirname(addonFile() ?? ''), 'liblowrank.so.0');
+  const library = cLibraryIn(path.dirname(addonFile() ?? ''));
   const missing = [...sources, library].find((file) => !existsSync(file));
   if (missing !== undefined) return { why: `there is no ${missing}` };
   const folder = mkdtempSync(path.join(tmpdir(), 'lowrank-boundary-'));
