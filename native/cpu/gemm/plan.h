@@ -5,16 +5,16 @@
 
 namespace lowrank::cpu::LOWRANK_ISA {
 
-// Columns of B that a task expands at most. kMaxDepth * kMaxBlock floats of B are to stay in L2 beside a panel of A and what is asked for of
-// the next block: 384 KiB of the 1 MiB and more that processors with AVX-512 have; half of that where L2 may be 512 KiB (dx of 4096 x 4096
-// in bf16, 2 threads: 0.69-0.77 to 0.73-0.82 of the peak at 128 rows, 0.75-0.76 to 0.79-0.80 at 512; Zen 3).
+// Columns of B that a task expands at most, and words of k between two visits of C. kMaxBlock * kMaxDepth floats of B are to stay in L2
+// beside a panel of A and what is asked for of the next block: 384 KiB of the 1 MiB and more that processors with AVX-512 have; half of that
+// where L2 may be 512 KiB. There a narrow, deep block is best (2 % faster than 128 x 384 on Zen 3, from 288 to 4096 wide).
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
 constexpr int64_t kMaxBlock = 256;
-#else
-constexpr int64_t kMaxBlock = 128;
-#endif
-// Words of k between two visits of C: a panel of A (kTileRows * kMaxDepth floats) is read from L1 while B streams from L2.
 constexpr int64_t kMaxDepth = 384;
+#else
+constexpr int64_t kMaxBlock = 64;
+constexpr int64_t kMaxDepth = 768;
+#endif
 // A product this short (a low-rank one) rides in the accumulators of the one before it.
 constexpr int64_t kMaxRide = 128;
 // Bytes of packed A; more rows than fit are done in turns.

@@ -16,6 +16,8 @@ constexpr int kTileRows = 6;
 #endif
 constexpr int kTileCols = kTileVectors * kLanes;
 
+constexpr int64_t kAskEvery = 4;
+
 // What the first run of a tile multiplies. bf16 pairs: the numbers of k and k + 1, the first in the lower half of a word of 32 bits;
 // one word then stands where an f32 would, and the run is half as long.
 enum class Words : int32_t { f32, bf16_pairs };
@@ -32,8 +34,8 @@ struct Tile {
   const float* from;       // what is added, of pitch from_pitch; nullptr: nothing. May be c.
   int64_t from_pitch;
   const float* bias;       // [cols] or nullptr
-  const float* soon;       // what is wanted next: two lines of it are prefetched with each k, then `soon_step` floats on
-  int64_t soon_step;
+  const float* soon;       // what is wanted next: kTileCols floats of it are prefetched with every kAskEvery-th k of a panel and with
+  int64_t soon_step;       // each k of what lies elsewhere, `soon_step` floats on with each k
 };
 
 using TileKernel = void (*)(const Tile& tile);
