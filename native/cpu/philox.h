@@ -120,11 +120,14 @@ LOWRANK_INLINE void read_dropout_bits(const Dropout& drop, int64_t element, int6
 // Room for the factors of n elements that begin anywhere.
 constexpr int64_t factors_room(int64_t n) { return (n + 7 + kPhiloxBatch) / kPhiloxBatch * kPhiloxBatch; }
 
-// Fills `buffer` [factors_room(n)] and returns where in it the factor of `element` stands; the n - 1 others follow.
+// Where in what dropout_factors fills the factor of `element` stands.
+LOWRANK_INLINE int64_t factors_before(const Dropout& drop, int64_t element) { return element % (drop.bits != nullptr ? 8 : 4); }
+
+// Fills `buffer` [factors_room(n)] with the factors of n elements; returns the first of them, which is not the first of the buffer.
 LOWRANK_INLINE const float* dropout_factors(const Dropout& drop, int64_t element, int64_t n, float* buffer) {
   if (drop.bits != nullptr) {
     read_dropout_bits(drop, element / 8 * 8, n + element % 8, buffer);
-    return buffer + element % 8;
+    return buffer + factors_before(drop, element);
   }
   const hn::ScalableTag<float> d;
   const auto keep = hn::Set(d, drop.keep);
@@ -133,7 +136,7 @@ LOWRANK_INLINE const float* dropout_factors(const Dropout& drop, int64_t element
     philox_batch(drop, block + static_cast<uint64_t>(i / 4), [&](int64_t v, auto kept) {
       hn::StoreU(hn::IfThenElseZero(hn::RebindMask(d, kept), keep), d, buffer + i + v * HWY_MAX_BYTES / 4);
     });
-  return buffer + element % 4;
+  return buffer + factors_before(drop, element);
 }
 
 // out = mask * x / (1 - p) for n neighbours, the first being number `element` of its tensor. `x` may be `out`.

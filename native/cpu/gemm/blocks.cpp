@@ -112,9 +112,31 @@ void expand_slab(const Work& work, const Slab& slab, const Block& block, bool in
   }
 }
 
+// The factors of a mask for a panel's rows and a block's columns: row i at first() + i * kPitch.
+class Factors {
+  static constexpr int64_t kBefore = 8;
+
+ public:
+  static constexpr int64_t kPitch = kBefore + factors_room(kMaxBlock);
+
+  LOWRANK_INLINE const float* first() const { return numbers_ + kBefore; }
+  LOWRANK_INLINE void fill(const Work& work, const Dropout& mask, const PanelRows& rows) {
+    for (int64_t i = 0; i < rows.count; ++i) {
+      const int64_t element = (work.turn.row + rows.first + i) * work.columns->n + work.n0;
+      dropout_factors(mask, element, work.n, numbers_ + kBefore + i * kPitch - factors_before(mask, element));
+    }
+  }
+
+ private:
+  HWY_ALIGN float numbers_[kTileRows * kPitch];
+};
+
 void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_place, const Ahead& ahead) {
   const Product* products = work.columns->products;
   const int64_t tiles = block.count();
+  const Dropout& mask = products[slab.product[1]].mask;
+  const bool masked = slab.k[1] > 0 && mask.on();
+  Factors factors;
   const bool packed = slab.k[0] > 0 && work.job->gemm->lefts[products[slab.product[0]].left].lie == Lie::rows;
   for (int64_t p = work.begin; p < work.end; ++p) {
     const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p);
@@ -124,6 +146,8 @@ void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_pl
       const int64_t word = run == 0 ? count_words(slab.words, slab.k0[0]) : slab.k0[1];
       if (slab.k[run] > 0) tile.a[run] = left_at(work, products[slab.product[run]], word, p, rows, &tile.a_pitch[run]);
     }
+    if (masked) factors.fill(work, mask, rows);
+    tile.factors_pitch = Factors::kPitch;
     // The next panel of A comes from beyond L2: each tile asks for its share of it.
     const int64_t share = packed ? (rows.count + tiles - 1) / tiles : 0;
     tile.c_pitch = work.c_pitch, tile.from_pitch = work.from_pitch;
@@ -136,56 +160,13 @@ void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_pl
       tile.c = work.c + rows.first * work.c_pitch + col;
       tile.from = work.from != nullptr ? work.from + rows.first * work.from_pitch + col : nullptr;
       tile.bias = work.bias != nullptr ? work.bias + col : nullptr;
+      tile.factors = masked ? factors.first() + col : nullptr;
       const int64_t vectors = block.vectors(j);
       if (cols == vectors * kLanes) {
         tile_kernel(rows.count, vectors, slab.words)(tile);
       } else {
         run_ragged(tile, rows.count, vectors, cols, slab.words);
       }
-    }
-  }
-}
-
-// C += mask * (A B) for one product: the mask stands between the product and the sum, so the tile goes through memory.
-void run_masked(const Work& work, const Product& product, const Block& block, int64_t k0, int64_t k) {
-  constexpr int64_t room = factors_room(kMaxBlock);
-  HWY_ALIGN float factors[kTileRows * room];
-  HWY_ALIGN float temp[kTileRows * kTempCols];
-  const float* row_factors[kTileRows];
-  for (int64_t p = work.begin; p < work.end; ++p) {
-    const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p);
-    for (int64_t i = 0; i < rows.count; ++i) {
-      const int64_t element = (work.turn.row + rows.first + i) * work.columns->n + work.n0;
-      row_factors[i] = dropout_factors(product.mask, element, work.n, factors + i * room);
-    }
-    Tile tile{};
-    tile.a[0] = left_at(work, product, k0, p, rows, &tile.a_pitch[0]);
-    tile.k[0] = k;
-    tile.c = temp, tile.c_pitch = kTempCols, tile.soon = block.panels;
-    for (int64_t j = 0; j < block.count(); ++j) {
-      const int64_t col = j * kTileCols, cols = work.n - col < kTileCols ? work.n - col : kTileCols;
-      tile.b[0] = block.at(j, 0), tile.b_pitch[0] = block.vectors(j) * kLanes;
-      tile_kernel(rows.count, block.vectors(j))(tile);
-      for (int64_t i = 0; i < rows.count; ++i) {
-        float* c = work.c + (rows.first + i) * work.c_pitch + col;
-        map_row(cols, [&](auto d, int64_t n, auto part) {
-          const auto masked = hn::Mul(part.load(d, temp + i * kTempCols + n), part.load(d, row_factors[i] + col + n));
-          part.store(hn::Add(part.load(d, c + n), masked), d, c + n);
-        });
-      }
-    }
-  }
-}
-
-void run_all_masked(const Work& work, const Buffers& buffers) {
-  for (int q = 0; q < work.columns->count; ++q) {
-    const Product& product = work.columns->products[q];
-    if (!product.mask.on()) continue;
-    for (int64_t k0 = 0; k0 < product.k; k0 += kMaxDepth) {
-      const int64_t k = product.k - k0 < kMaxDepth ? product.k - k0 : kMaxDepth;
-      const Block block = {buffers.block, k, work.n};
-      expand_right(product.right, k0, k, work.n0, block, 0);
-      run_masked(work, product, block, k0, k);
     }
   }
 }
@@ -221,7 +202,6 @@ void run_task(const Task& task, const Turn& turn, const Buffers& buffers) {
     run_slab(work, slab, block, in_place, ahead_of(columns, next, task.n0, task.n));
     work.from = work.c, work.from_pitch = work.c_pitch, work.bias = nullptr;
   }
-  run_all_masked(work, buffers);
   if (!transposed) return;
   for (int64_t j = 0; j < task.n; ++j) {
     float* c = columns.c + (task.n0 + j) * columns.pitch;

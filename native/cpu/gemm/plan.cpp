@@ -42,28 +42,61 @@ int64_t depth_of(Words words, int64_t k) {
   return count <= 1 ? k : ((k + count - 1) / count + 31) / 32 * 32;
 }
 
-}  // namespace
-
-int64_t list_slabs(const Columns& columns, Words frozen, Slab* slabs) {
+// Slabs that are counted, or written too.
+struct SlabList {
+  Slab* slabs;        // nullptr: only counted
   int64_t count = 0;
+  int64_t riders = 0;
+
+  void add(const Slab& slab) {
+    if (slabs != nullptr) slabs[count] = slab;
+    ++count;
+  }
+  void ride(int64_t slab, int product, int64_t k0, int64_t k) {
+    if (slabs != nullptr) slabs[slab].product[1] = product, slabs[slab].k0[1] = k0, slabs[slab].k[1] = k;
+    ++riders;
+  }
+};
+
+void list_unmasked(const Columns& columns, Words frozen, SlabList& list) {
   bool can_ride = false;
   for (int p = 0; p < columns.count; ++p) {
     const Product& product = columns.products[p];
     if (product.mask.on() || product.k == 0) continue;
     if (can_ride && product.k <= kMaxRide && !product.right.frozen) {
-      if (slabs != nullptr) slabs[count - 1].product[1] = p, slabs[count - 1].k[1] = product.k;
+      list.ride(list.count - 1, p, 0, product.k);
       can_ride = false;
       continue;
     }
     const Words words = product.right.frozen ? frozen : Words::f32;
     const int64_t depth = depth_of(words, product.k);
-    for (int64_t k = 0; k < product.k; k += depth, ++count)
-      if (slabs != nullptr) slabs[count] = {{p, p}, {k, 0}, {product.k - k < depth ? product.k - k : depth, 0}, words};
+    for (int64_t k = 0; k < product.k; k += depth) list.add({{p, p}, {k, 0}, {product.k - k < depth ? product.k - k : depth, 0}, words});
     can_ride = true;
   }
-  if (count > 0) return count;
-  if (slabs != nullptr) slabs[0] = {};
-  return 1;
+}
+
+// Masked products ride on slabs that nobody rides on yet, or on empty ones. A columns' products have masks or have not: what list_unmasked
+// let ride stands before.
+void list_masked(const Columns& columns, SlabList& list) {
+  int64_t slab = list.riders > 0 ? list.count : 0;
+  for (int p = 0; p < columns.count; ++p) {
+    const Product& product = columns.products[p];
+    if (!product.mask.on()) continue;
+    for (int64_t k = 0; k < product.k; k += kMaxRide, ++slab) {
+      if (slab == list.count) list.add({{p, p}, {0, 0}, {0, 0}, Words::f32});
+      list.ride(slab, p, k, product.k - k < kMaxRide ? product.k - k : kMaxRide);
+    }
+  }
+}
+
+}  // namespace
+
+int64_t list_slabs(const Columns& columns, Words frozen, Slab* slabs) {
+  SlabList list{slabs};
+  list_unmasked(columns, frozen, list);
+  list_masked(columns, list);
+  if (list.count == 0) list.add({});
+  return list.count;
 }
 
 void format_plan(const Gemm& gemm, const Plan& plan, int threads, char* text, size_t size) {

@@ -53,7 +53,8 @@ LOWRANK_INLINE int64_t next_block(int64_t left, int threads) {
   return block < left ? block : left;
 }
 
-// A stretch of k that goes through the accumulators at once: of one product, and of a short one (always f32) that rides along.
+// A stretch of k that goes through the accumulators at once: of one product, and of a short one (always f32, and the only one that may have
+// a mask) that rides along.
 struct Slab {
   int product[2];
   int64_t k0[2];
@@ -63,7 +64,7 @@ struct Slab {
   LOWRANK_INLINE int64_t rows(int run) const { return count_words(run == 0 ? words : Words::f32, k[run]); }
 };
 
-// Writes the slabs of the products without a mask; there is always one. Returns their number. `slabs` may be nullptr.
+// Writes the slabs of all products; there is always one. Returns their number. `slabs` may be nullptr.
 int64_t list_slabs(const Columns& columns, Words frozen, Slab* slabs);
 
 // The plan in one line.

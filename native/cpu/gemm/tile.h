@@ -22,7 +22,8 @@ constexpr int64_t kAskEvery = 4;
 // one word then stands where an f32 would, and the run is half as long.
 enum class Words : int32_t { f32, bf16_pairs };
 
-// C[rows, cols] = A B + bias + from over two runs of k (the second is the low-rank one, always f32, or empty).
+// C[rows, cols] = A B + bias + from over two runs of k. The second is the low-rank one, always f32, or empty; its product may be multiplied
+// by factors, a dropout's, before the first is added.
 struct Tile {
   const float* a[2];       // word (k, i) of a run at a[k * a_pitch + i]
   int64_t a_pitch[2];
@@ -34,6 +35,8 @@ struct Tile {
   const float* from;       // what is added, of pitch from_pitch; nullptr: nothing. May be c.
   int64_t from_pitch;
   const float* bias;       // [cols] or nullptr
+  const float* factors;    // [rows, cols] of the second run, of pitch factors_pitch; nullptr: none
+  int64_t factors_pitch;
   const float* soon;       // what is wanted next: kTileCols floats of it are prefetched with every kAskEvery-th k of a panel and with
   int64_t soon_step;       // each k of what lies elsewhere, `soon_step` floats on with each k
 };

@@ -76,6 +76,16 @@ LOWRANK_INLINE void ask_for_c(const Tile& tile) {
   }
 }
 
+template <int rows, int vectors>
+LOWRANK_INLINE void scale(const Tile& tile, Sums<rows, vectors>& sum) {
+  const TileTag d;
+  HWY_UNROLL(14)
+  for (int i = 0; i < rows; ++i) {
+    HWY_UNROLL(2)
+    for (int v = 0; v < vectors; ++v) sum[i][v] = hn::Mul(sum[i][v], hn::LoadU(d, tile.factors + i * tile.factors_pitch + v * kLanes));
+  }
+}
+
 template <int rows, int vectors, class First>
 void run_tile(const Tile& tile) {
   const TileTag d;
@@ -86,8 +96,9 @@ void run_tile(const Tile& tile) {
     for (int v = 0; v < vectors; ++v) sum[i][v] = hn::Zero(d);
   }
   ask_for_c<rows>(tile);
-  const float* soon = add_run<rows, vectors>(tile, 0, tile.soon, sum, First());
-  add_run<rows, vectors>(tile, 1, soon, sum, MultiplyF32());
+  const float* soon = add_run<rows, vectors>(tile, 1, tile.soon, sum, MultiplyF32());
+  if (tile.factors != nullptr) scale<rows, vectors>(tile, sum);
+  add_run<rows, vectors>(tile, 0, soon, sum, First());
   HWY_UNROLL(14)
   for (int i = 0; i < rows; ++i) {
     HWY_UNROLL(2)
