@@ -104,17 +104,14 @@ LOWRANK_INLINE void write_dropout_bits(const Dropout& drop, int64_t element, int
   }
 }
 
-// The factors of n elements from `element` (a multiple of 8) on, out of their bits.
-LOWRANK_INLINE void read_dropout_bits(const Dropout& drop, int64_t element, int64_t n, float* factors) {
-  const hn::ScalableTag<float> d;
+// The factors of a vector of elements from `element` on, out of their bits: a multiple of 8, or of 4 where a vector has 4.
+LOWRANK_INLINE hn::Vec<RowTag> read_dropout_bits(const Dropout& drop, int64_t element) {
+  const RowTag d;
   constexpr int64_t lanes = HWY_MAX_BYTES / 4;
-  const auto keep = hn::Set(d, drop.keep);
-  for (int64_t i = 0; i < n; i += lanes) {
-    HWY_ALIGN uint8_t bytes[8] = {};
-    memcpy(bytes, drop.bits + (element + i) / 8, lanes >= 8 ? lanes / 8 : 1);
-    if (lanes < 8 && i % 8 != 0) bytes[0] >>= 4;
-    hn::StoreU(hn::IfThenElseZero(hn::LoadMaskBits(d, bytes), keep), d, factors + i);
-  }
+  HWY_ALIGN uint8_t bytes[8] = {};
+  memcpy(bytes, drop.bits + element / 8, lanes >= 8 ? lanes / 8 : 1);
+  if (lanes < 8 && element % 8 != 0) bytes[0] >>= 4;
+  return hn::IfThenElseZero(hn::LoadMaskBits(d, bytes), hn::Set(d, drop.keep));
 }
 
 // Room for the factors of n elements that begin anywhere.
@@ -126,8 +123,9 @@ LOWRANK_INLINE int64_t factors_before(const Dropout& drop, int64_t element) { re
 // Fills `buffer` [factors_room(n)] with the factors of n elements; returns the first of them, which is not the first of the buffer.
 LOWRANK_INLINE const float* dropout_factors(const Dropout& drop, int64_t element, int64_t n, float* buffer) {
   if (drop.bits != nullptr) {
-    read_dropout_bits(drop, element / 8 * 8, n + element % 8, buffer);
-    return buffer + factors_before(drop, element);
+    const int64_t before = factors_before(drop, element);
+    for (int64_t i = 0; i < n + before; i += HWY_MAX_BYTES / 4) hn::StoreU(read_dropout_bits(drop, element - before + i), RowTag(), buffer + i);
+    return buffer + before;
   }
   const hn::ScalableTag<float> d;
   const auto keep = hn::Set(d, drop.keep);

@@ -59,11 +59,20 @@ void pair_up_rows(const Right& right, int64_t k0, int64_t k, int64_t n0, const B
   }
 }
 
+// Rows that begin on whole bytes of a mask that was written down are masked on the way, others first.
 void expand_dropped_rows(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block, int64_t to) {
+  const float* data = static_cast<const float*>(right.data);
+  const bool whole_bytes = right.drop.bits != nullptr && right.pitch % 8 == 0 && n0 % 8 == 0;
   HWY_ALIGN float row[kMaxBlock];
   for (int64_t i = 0; i < k; ++i) {
     const int64_t element = (k0 + i) * right.pitch + n0;
-    drop_row(right.drop, static_cast<const float*>(right.data) + element, element, block.cols, row);
+    if (whole_bytes) {
+      spread_row(block, to + i, [&](auto part, int64_t n) {
+        return hn::Mul(part.load(FloatTag(), data + element + n), read_dropout_bits(right.drop, element + n));
+      });
+      continue;
+    }
+    drop_row(right.drop, data + element, element, block.cols, row);
     spread_row(block, to + i, [&](auto part, int64_t n) { return part.load(FloatTag(), row + n); });
   }
 }

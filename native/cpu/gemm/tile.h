@@ -16,7 +16,14 @@ constexpr int kTileRows = 6;
 #endif
 constexpr int kTileCols = kTileVectors * kLanes;
 
+// Taken together where there are registers for it: AVX-512's tile leaves one free, and without FMA each product needs one.
+#if HWY_TARGET <= HWY_AVX3
+constexpr int64_t kAskEvery = 2;
+#elif HWY_NATIVE_FMA
 constexpr int64_t kAskEvery = 4;
+#else
+constexpr int64_t kAskEvery = 1;
+#endif
 
 // What the first run of a tile multiplies. bf16 pairs: the numbers of k and k + 1, the first in the lower half of a word of 32 bits;
 // one word then stands where an f32 would, and the run is half as long.
