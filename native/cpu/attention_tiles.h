@@ -49,7 +49,7 @@ void multiply_tile(const Product& p) {
   const float* a = p.a;
   const float* b = p.b;
   const int64_t lda = p.lda, ldb = p.ldb;
-#pragma GCC unroll 2
+#pragma GCC unroll 2  // 2 to 6 % of attention and its gradient with AVX2; no gain by 4
   for (int64_t k = 0; k < p.depth; ++k) {
     hn::Vec<RowTag> row[N];
 #pragma GCC unroll 4

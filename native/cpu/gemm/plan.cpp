@@ -75,8 +75,8 @@ void list_unmasked(const Columns& columns, Words frozen, SlabList& list) {
   }
 }
 
-// Masked products ride on slabs that nobody rides on yet, or on empty ones. A columns' products have masks or have not: what list_unmasked
-// let ride stands before.
+// Masked products, in stretches that can ride: each on a slab of the others, or, where these run out or somebody rides on one already, on an
+// empty one.
 void list_masked(const Columns& columns, SlabList& list) {
   int64_t slab = list.riders > 0 ? list.count : 0;
   for (int p = 0; p < columns.count; ++p) {

@@ -16,7 +16,8 @@ constexpr int kTileRows = 6;
 #endif
 constexpr int kTileCols = kTileVectors * kLanes;
 
-// Taken together where there are registers for it: AVX-512's tile leaves one free, and without FMA each product needs one.
+// How many k of a panel a tile takes together. The compiler holds them all at once, so this is as many as there are registers for: AVX-512's
+// tile leaves one free, and without FMA each product needs one.
 #if HWY_TARGET <= HWY_AVX3
 constexpr int64_t kAskEvery = 2;
 #elif HWY_NATIVE_FMA
