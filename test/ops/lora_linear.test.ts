@@ -18,8 +18,8 @@ interface Case {
   readonly extras: boolean; // bias and a carry that is y; dx is asked for
 }
 
-// [T, K, parts, ranks]: decoding (T <= 32), ragged everything, an empty part, ranks from none to wider than a tile; more low-rank runs than others
-// for them to ride on; more tokens than a chunk of CUDA's sums (2,048).
+// [T, K, parts, ranks]: decoding (T <= 32), ragged everything, an empty part, ranks from none to wider than a tile; more low-rank runs than
+// others for them to ride on; more tokens than a chunk of CUDA's sums (2,048).
 const sizes: readonly (readonly [number, number, readonly number[], readonly number[]])[] = [
   [0, 8, [8], [2]], [1, 1, [1], [1]], [2, 33, [17, 5], [4, 0]], [4, 70, [40, 8, 8], [8, 3, 16]], [3, 0, [5], [2]],
   [5, 7, [3], [1]], [14, 16, [32], [16]], [15, 17, [33, 16], [2, 5]], [29, 97, [20, 0, 31], [8, 4, 0]], [16, 40, [24], [0]],

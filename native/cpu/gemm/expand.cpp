@@ -70,10 +70,10 @@ void expand_dropped_rows(const Right& right, int64_t k0, int64_t k, int64_t n0, 
       spread_row(block, to + i, [&](auto part, int64_t n) {
         return hn::Mul(part.load(FloatTag(), data + element + n), read_dropout_bits(right.drop, element + n));
       });
-      continue;
+    } else {
+      drop_row(right.drop, data + element, element, block.cols, row);
+      spread_row(block, to + i, [&](auto part, int64_t n) { return part.load(FloatTag(), row + n); });
     }
-    drop_row(right.drop, data + element, element, block.cols, row);
-    spread_row(block, to + i, [&](auto part, int64_t n) { return part.load(FloatTag(), row + n); });
   }
 }
 

@@ -15,7 +15,7 @@ constexpr int64_t kMaxDepth = 384;
 constexpr int64_t kMaxBlock = 64;
 constexpr int64_t kMaxDepth = 768;
 #endif
-// A product this short (a low-rank one) rides in the accumulators of the one before it.
+// A product this short (a low-rank one) rides in the accumulators of another.
 constexpr int64_t kMaxRide = 128;
 // Bytes of packed A; more rows than fit are done in turns.
 constexpr int64_t kPackedBytes = 16 << 20;

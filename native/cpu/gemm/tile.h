@@ -6,25 +6,16 @@ namespace lowrank::cpu::LOWRANK_ISA {
 
 constexpr int kLanes = HWY_MAX_BYTES / static_cast<int>(sizeof(float));
 constexpr int kTileVectors = 2;
-// Registers: rows * 2 accumulators, 2 of B, 1 of A. 32 of them with AVX-512, 16 before.
+// Registers: rows * 2 accumulators, 2 of B, 1 of A. 32 of them with AVX-512, 16 before. kUnroll: k of a packed panel that are taken together;
+// the compiler spreads them over what registers are left (one with AVX-512), and without FMA each product needs one.
 #if HWY_TARGET <= HWY_AVX3
-constexpr int kTileRows = 14;
+constexpr int kTileRows = 14, kUnroll = 2;
 #elif HWY_ARCH_ARM_A64
-constexpr int kTileRows = 12;
+constexpr int kTileRows = 12, kUnroll = 4;
 #else
-constexpr int kTileRows = 6;
+constexpr int kTileRows = 6, kUnroll = HWY_NATIVE_FMA ? 4 : 1;
 #endif
 constexpr int kTileCols = kTileVectors * kLanes;
-
-// How many k of a panel a tile takes together. The compiler holds them all at once, so this is as many as there are registers for: AVX-512's
-// tile leaves one free, and without FMA each product needs one.
-#if HWY_TARGET <= HWY_AVX3
-constexpr int64_t kAskEvery = 2;
-#elif HWY_NATIVE_FMA
-constexpr int64_t kAskEvery = 4;
-#else
-constexpr int64_t kAskEvery = 1;
-#endif
 
 // What the first run of a tile multiplies. bf16 pairs: the numbers of k and k + 1, the first in the lower half of a word of 32 bits;
 // one word then stands where an f32 would, and the run is half as long.
@@ -45,8 +36,8 @@ struct Tile {
   const float* bias;       // [cols] or nullptr
   const float* factors;    // [rows, cols] of the second run, of pitch factors_pitch; nullptr: none
   int64_t factors_pitch;
-  const float* soon;       // what is wanted next: kTileCols floats of it are prefetched with every kAskEvery-th k of a panel and with
-  int64_t soon_step;       // each k of what lies elsewhere, `soon_step` floats on with each k
+  const float* soon;       // what is wanted next: kTileCols floats of it are prefetched with every kUnroll-th k of packed panels and
+  int64_t soon_step;       // with each k of what lies elsewhere, `soon_step` floats on with each k
 };
 
 using TileKernel = void (*)(const Tile& tile);

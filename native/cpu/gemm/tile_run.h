@@ -43,9 +43,9 @@ template <int rows, int vectors, class Multiply>
 LOWRANK_INLINE const float* add_packed(const float* a, const float* b, int64_t k, const float* soon, int64_t step, Sums<rows, vectors>& sum,
                                        const Multiply& multiply) {
   constexpr int64_t width = vectors * kLanes;
-  for (; k >= kAskEvery; k -= kAskEvery, a += kAskEvery * rows, b += kAskEvery * width, soon += kAskEvery * step) {
+  for (; k >= kUnroll; k -= kUnroll, a += kUnroll * rows, b += kUnroll * width, soon += kUnroll * step) {
     HWY_UNROLL(4)
-    for (int i = 0; i < kAskEvery; ++i) add_k<rows, vectors>(a + i * rows, b + i * width, sum, multiply);
+    for (int i = 0; i < kUnroll; ++i) add_k<rows, vectors>(a + i * rows, b + i * width, sum, multiply);
     ask_soon(soon);
   }
   for (; k > 0; --k, a += rows, b += width) add_k<rows, vectors>(a, b, sum, multiply);
