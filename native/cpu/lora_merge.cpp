@@ -33,36 +33,52 @@ void merge_row(DType dtype, const void* w, const float* delta, int64_t cols, voi
   merge_row<F32Bits>(w, delta, cols, merged);
 }
 
-// scale * (B A), or its transpose, for `rows` of W's rows from `row` on: [rows, cols].
-Gemm delta_of(const LoraMerge& op, const float* scaled_b, int64_t row, int64_t rows, float* delta) {
-  const int64_t rank = op.a.rows(), k = op.a.cols(), cols = op.w.cols();
-  const bool straight = op.order == static_cast<int64_t>(WeightOrder::out_in);
+// scale * (B A) [N, K], or its transpose, by its rows: what stands on the left and on the right. One of the factors is a copy.
+struct Factors {
+  const float* left;  // [rows, rank]
+  Right right;        // [rank, cols]
+};
+
+// `copy`: room for A or B.
+Factors factors_of(const LoraMerge& op, float* copy) {
+  const int64_t rank = op.a.rows(), k = op.a.cols(), n = op.b.rows();
+  if (op.order == static_cast<int64_t>(WeightOrder::out_in)) {
+    for (int64_t i = 0; i < n * rank; ++i) copy[i] = op.scale * op.b.f32()[i];
+    return {copy, f32_matrix(op.a.f32(), k, Lie::rows)};
+  }
+  for (int64_t j = 0; j < rank; ++j)
+    for (int64_t i = 0; i < k; ++i) copy[i * rank + j] = op.scale * op.a.f32()[j * k + i];
+  return {copy, f32_matrix(op.b.f32(), rank, Lie::columns)};
+}
+
+// `rows` rows of the product from `row` on: [rows, cols].
+Gemm delta_of(const LoraMerge& op, const Factors& factors, int64_t row, int64_t rows, float* delta) {
+  const int64_t rank = op.a.rows(), cols = op.w.cols();
   Gemm gemm;
   gemm.m = rows;
-  Left& left = gemm.lefts[gemm.left_count++];
-  left = straight ? Left{scaled_b + row * rank, rank, rank, Lie::rows} : Left{op.a.f32() + row, rank, k, Lie::columns};
+  gemm.lefts[gemm.left_count++] = {factors.left + row * rank, rank, rank};
   Columns& columns = gemm.columns[gemm.column_count++];
   columns.n = columns.pitch = cols;
   columns.c = delta;
-  columns.add(0, rank, straight ? f32_matrix(op.a.f32(), k, Lie::rows) : f32_matrix(scaled_b, rank, Lie::columns));
+  columns.add(0, rank, factors.right);
   return gemm;
 }
 
 }  // namespace
 
 void lora_merge(const LoraMerge& op, const Context& context) {
-  const int64_t rows = op.w.rows(), cols = op.w.cols(), b_count = op.b.count();
+  const int64_t rows = op.w.rows(), cols = op.w.cols();
   if (rows == 0 || cols == 0) return;
   const int64_t fit = kDeltaBytes / (cols * 4), step = fit < 1 ? 1 : fit < rows ? fit : rows;
-  float* b = context.scratch_for<float>(-1, b_count + 1);
+  float* copy = context.scratch_for<float>(-1, rows * op.a.rows() + 1);
   float* delta = context.scratch_for<float>(-1, step * cols);
   Arena* arena = context.scratch_for<Arena>(-1, 1);
-  if (b == nullptr || delta == nullptr || arena == nullptr) return;
-  for (int64_t i = 0; i < b_count; ++i) b[i] = op.scale * op.b.f32()[i];
+  if (copy == nullptr || delta == nullptr || arena == nullptr) return;
+  const Factors factors = factors_of(op, copy);
   arena->open(context, -1);
   for (int64_t row = 0; row < rows; row += step) {
     const int64_t count = rows - row < step ? rows - row : step;
-    multiply(arena->shared(), delta_of(op, b, row, count, delta));
+    multiply(arena->shared(), delta_of(op, factors, row, count, delta));
     for_rows(context, count, cols, [&](int64_t i) {
       const int64_t at = (row + i) * cols * size_of(op.w.dtype);
       merge_row(op.w.dtype, op.w.as<const char>() + at, delta + i * cols, cols, op.merged.as<char>() + at);

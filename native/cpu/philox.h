@@ -139,6 +139,8 @@ LOWRANK_INLINE const float* dropout_factors(const Dropout& drop, int64_t element
 
 // out = mask * x / (1 - p) for n neighbours, the first being number `element` of its tensor. `x` may be `out`.
 LOWRANK_INLINE void drop_row(const Dropout& drop, const float* x, int64_t element, int64_t n, float* out) {
+  if (drop.bits != nullptr && element % 8 == 0)
+    return map_row(n, [&](auto d, int64_t i, auto part) { part.store(hn::Mul(part.load(d, x + i), read_dropout_bits(drop, element + i)), d, out + i); });
   constexpr int64_t kChunk = 256;
   HWY_ALIGN float buffer[factors_room(kChunk)];
   for (int64_t begin = 0; begin < n; begin += kChunk) {

@@ -12,21 +12,13 @@ struct Work {
   Turn turn;
   int64_t begin, end;  // panels
   int64_t n0, n;
-  float* c;        // the block's first element, at row 0 of the turn
-  int64_t c_pitch;
-  const float* from;
-  int64_t from_pitch;
-  const float* bias;
+  float* c;           // the block's first element, at row 0 of the turn
+  const float* from;  // what the next slab adds to its product, of C's pitch; nullptr: nothing
+  const float* bias;  // the same
 };
 
 // A of `product` from its word `word` on, for a panel.
-const float* left_at(const Work& work, const Product& product, int64_t word, int64_t p, const PanelRows& rows, int64_t* pitch) {
-  const Left& left = work.job->gemm->lefts[product.left];
-  if (left.lie == Lie::columns) {
-    *pitch = left.pitch;
-    return left.data + (product.first + word) * left.pitch + rows.first;
-  }
-  *pitch = rows.count;
+const float* left_at(const Work& work, const Product& product, int64_t word, int64_t p, const PanelRows& rows) {
   return panel_at(*work.job, p, 0) + (work.job->offset[product.left] + product.first + word) * rows.count;
 }
 
@@ -36,7 +28,7 @@ void finish_ragged(const Tile& tile, const float* temp, int64_t rows, int64_t co
     map_row(cols, [&](auto d, int64_t j, auto part) {
       auto v = part.load(d, temp + i * kTempCols + j);
       if (tile.bias != nullptr) v = hn::Add(v, part.load(d, tile.bias + j));
-      if (tile.from != nullptr) v = hn::Add(v, part.load(d, tile.from + i * tile.from_pitch + j));
+      if (tile.from != nullptr) v = hn::Add(v, part.load(d, tile.from + i * tile.c_pitch + j));
       part.store(v, d, tile.c + i * tile.c_pitch + j);
     });
 }
@@ -71,43 +63,15 @@ Ahead ahead_of(const Columns& columns, const Slab* next, int64_t n0, int64_t n) 
   return {data + (n0 * right.pitch + k0) * size, right.pitch * size, n, k * size};
 }
 
-// Rows of B in place that a tile asks for ahead: a strip of a tile's width is too narrow for the processor to guess them.
-constexpr int64_t kStripAhead = 24;
-
-// Where a tile's B is: in the block, or, where that saves a copy (see expand_slab), as it came.
-void point_to_right(const Work& work, const Slab& slab, const Block& block, int64_t j, bool in_place, Tile& tile) {
-  const int64_t width = block.vectors(j) * kLanes;
-  for (int run = 0; run < 2; ++run) tile.b[run] = block.at(j, run == 0 ? 0 : slab.rows(0)), tile.b_pitch[run] = width;
-  if (!in_place || work.n - j * kTileCols < kTileCols) return;
-  for (int run = 0; run < 2 && slab.k[run] > 0; ++run) {
-    const Right& right = work.columns->products[slab.product[run]].right;
-    tile.b[run] = static_cast<const float*>(right.data) + slab.k0[run] * right.pitch + work.n0 + j * kTileCols;
-    tile.b_pitch[run] = right.pitch;
-  }
-  tile.soon = tile.b[0] + kStripAhead * tile.b_pitch[0], tile.soon_step = tile.b_pitch[0];
-}
-
-// Few rows of C use a number of B so seldom that copying it would cost as much as using it.
-constexpr int64_t kMostInPlace = 2 * kTileRows;
-
-bool slab_in_place(const Work& work, const Slab& slab) {
-  const Product* products = work.columns->products;
-  return work.turn.rows <= kMostInPlace && slab.words == Words::f32 && slab.k[0] > 0 && reads_in_place(products[slab.product[0]].right) &&
-         (slab.k[1] == 0 || reads_in_place(products[slab.product[1]].right));
-}
-
-// B of the slab into the block; of a slab in place only the columns beyond the last whole tile.
-void expand_slab(const Work& work, const Slab& slab, const Block& block, bool in_place) {
-  const int64_t skip = in_place ? work.n / kTileCols * kTileCols : 0;
-  const Block rest = {block.panels + skip * block.depth, block.depth, work.n - skip};
-  if (rest.cols == 0) return;
+// B of the slab into the block.
+void expand_slab(const Work& work, const Slab& slab, const Block& block) {
   for (int run = 0; run < 2; ++run) {
     const Right& right = work.columns->products[slab.product[run]].right;
     if (slab.k[run] == 0) continue;
     if (run == 0 && slab.words == Words::bf16_pairs) {
-      pair_up_right(right, slab.k0[0], slab.k[0], work.n0, rest);
+      pair_up_right(right, slab.k0[0], slab.k[0], work.n0, block);
     } else {
-      expand_right(right, slab.k0[run], slab.k[run], work.n0 + skip, rest, run == 0 ? 0 : slab.rows(0));
+      expand_right(right, slab.k0[run], slab.k[run], work.n0, block, run == 0 ? 0 : slab.rows(0));
     }
   }
 }
@@ -131,34 +95,34 @@ class Factors {
   HWY_ALIGN float numbers_[kTileRows * kPitch];
 };
 
-void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_place, const Ahead& ahead) {
+void run_slab(const Work& work, const Slab& slab, const Block& block, const Ahead& ahead) {
   const Product* products = work.columns->products;
   const int64_t tiles = block.count();
   const Dropout& mask = products[slab.product[1]].mask;
   const bool masked = slab.k[1] > 0 && mask.on();
   Factors factors;
-  const bool packed = slab.k[0] > 0 && work.job->gemm->lefts[products[slab.product[0]].left].lie == Lie::rows;
   for (int64_t p = work.begin; p < work.end; ++p) {
     const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p);
     Tile tile{};
     for (int run = 0; run < 2; ++run) {
       tile.k[run] = slab.rows(run);
       const int64_t word = run == 0 ? count_words(slab.words, slab.k0[0]) : slab.k0[1];
-      if (slab.k[run] > 0) tile.a[run] = left_at(work, products[slab.product[run]], word, p, rows, &tile.a_pitch[run]);
+      if (slab.k[run] > 0) tile.a[run] = left_at(work, products[slab.product[run]], word, p, rows), tile.a_pitch[run] = rows.count;
     }
     if (masked) factors.fill(work, mask, rows);
     tile.factors_pitch = Factors::kPitch;
     // The next panel of A comes from beyond L2: each tile asks for its share of it.
-    const int64_t share = packed ? (rows.count + tiles - 1) / tiles : 0;
-    tile.c_pitch = work.c_pitch, tile.from_pitch = work.from_pitch;
+    const int64_t share = slab.k[0] > 0 ? (rows.count + tiles - 1) / tiles : 0;
+    tile.c_pitch = work.columns->pitch;
     for (int64_t j = 0; j < tiles; ++j) {
       const int64_t col = j * kTileCols, cols = work.n - col < kTileCols ? work.n - col : kTileCols;
-      if (!in_place && ahead.data != nullptr) ahead.ask((p - work.begin) * tiles + j, (work.end - work.begin) * tiles);
-      tile.soon = packed ? tile.a[0] + work.job->plan.panel_size + j * share * slab.rows(0) : block.panels;
+      if (ahead.data != nullptr) ahead.ask((p - work.begin) * tiles + j, (work.end - work.begin) * tiles);
+      tile.soon = share > 0 ? tile.a[0] + work.job->plan.panel_size + j * share * slab.rows(0) : block.panels;
       tile.soon_step = share;
-      point_to_right(work, slab, block, j, in_place, tile);
-      tile.c = work.c + rows.first * work.c_pitch + col;
-      tile.from = work.from != nullptr ? work.from + rows.first * work.from_pitch + col : nullptr;
+      for (int run = 0; run < 2; ++run) tile.b[run] = block.at(j, run == 0 ? 0 : slab.rows(0)), tile.b_pitch[run] = block.vectors(j) * kLanes;
+      const int64_t at = rows.first * tile.c_pitch + col;
+      tile.c = work.c + at;
+      tile.from = work.from != nullptr ? work.from + at : nullptr;
       tile.bias = work.bias != nullptr ? work.bias + col : nullptr;
       tile.factors = masked ? factors.first() + col : nullptr;
       const int64_t vectors = block.vectors(j);
@@ -171,41 +135,28 @@ void run_slab(const Work& work, const Slab& slab, const Block& block, bool in_pl
   }
 }
 
-// What the first slab adds to its product.
-void begin_sum(Work& work) {
-  const Columns& columns = *work.columns;
-  const int64_t at = work.turn.row * columns.pitch + work.n0;
-  work.bias = columns.bias != nullptr ? columns.bias + work.n0 : nullptr;
-  work.from = columns.start == Start::add ? work.c : columns.carry != nullptr ? columns.carry + at : nullptr;
-  work.from_pitch = columns.pitch;
+Work begin_work(const Job& job, const Task& task, const Turn& turn) {
+  const Columns& columns = job.gemm->columns[task.columns];
+  const int64_t at = turn.row * columns.pitch + task.n0;
+  float* c = columns.c + at;
+  return {.job = &job, .columns = &columns, .turn = turn, .begin = turn.panels * task.part / task.parts,
+          .end = turn.panels * (task.part + 1) / task.parts, .n0 = task.n0, .n = task.n, .c = c,
+          .from = columns.start == Start::add ? c : columns.carry != nullptr ? columns.carry + at : nullptr,
+          .bias = columns.bias != nullptr ? columns.bias + task.n0 : nullptr};
 }
 
 }  // namespace
 
-void run_task(const Task& task, const Turn& turn, const Buffers& buffers) {
-  const Columns& columns = task.job->gemm->columns[task.columns];
-  const bool transposed = columns.lie == Lie::columns;
-  Work work{.job = task.job, .columns = &columns, .turn = turn, .begin = turn.panels * task.part / task.parts,
-            .end = turn.panels * (task.part + 1) / task.parts, .n0 = task.n0, .n = task.n, .c = buffers.sum, .c_pitch = kMaxBlock,
-            .from = nullptr, .from_pitch = kMaxBlock, .bias = nullptr};
-  if (!transposed) {
-    work.c = columns.c + turn.row * columns.pitch + task.n0, work.c_pitch = columns.pitch;
-    begin_sum(work);
-  }
-  const Slab* slabs = task.job->slabs[task.columns];
-  for (int64_t s = 0; s < task.job->slab_count[task.columns]; ++s) {
+void run_task(const Job& job, const Task& task, const Turn& turn, const Buffers& buffers) {
+  Work work = begin_work(job, task, turn);
+  const Slab* slabs = job.slabs[task.columns];
+  for (int64_t s = 0; s < job.slab_count[task.columns]; ++s) {
     const Slab& slab = slabs[s];
     const Block block = {buffers.block, slab.rows(0) + slab.rows(1), task.n};
-    const bool in_place = slab_in_place(work, slab);
-    expand_slab(work, slab, block, in_place);
-    const Slab* next = s + 1 < task.job->slab_count[task.columns] ? slabs + s + 1 : nullptr;
-    run_slab(work, slab, block, in_place, ahead_of(columns, next, task.n0, task.n));
-    work.from = work.c, work.from_pitch = work.c_pitch, work.bias = nullptr;
-  }
-  if (!transposed) return;
-  for (int64_t j = 0; j < task.n; ++j) {
-    float* c = columns.c + (task.n0 + j) * columns.pitch;
-    for (int64_t i = 0; i < turn.rows; ++i) c[i] += buffers.sum[i * kMaxBlock + j];
+    expand_slab(work, slab, block);
+    const Slab* next = s + 1 < job.slab_count[task.columns] ? slabs + s + 1 : nullptr;
+    run_slab(work, slab, block, ahead_of(*work.columns, next, task.n0, task.n));
+    work.from = work.c, work.bias = nullptr;
   }
 }
 

@@ -7,12 +7,11 @@ namespace lowrank::cpu::LOWRANK_ISA {
 // How a matrix lies: `rows` is as its name is written, `columns` is its transpose.
 enum class Lie : int32_t { rows, columns };
 
-// A: [M, k]. `rows` [M, k] is packed on the way in; `columns` [k, M] (for v^T x, u^T dy) is read where it is.
+// A: [M, k].
 struct Left {
   const float* data = nullptr;  // nullptr: made by a Side
   int64_t k = 0;
   int64_t pitch = 0;
-  Lie lie = Lie::rows;
 };
 
 // B: [k, N]. `rows` [k, N] or `columns` [N, k], in the dtype it is stored in and at any address of that dtype.
@@ -22,7 +21,6 @@ struct Right {
   int64_t pitch = 0;
   Lie lie = Lie::rows;
   bool frozen = false;  // W0: its products may be taken in bf16 (Context::bf16)
-  Dropout drop;  // f32 rows: applied to B while it is expanded; element (k, n) is number k * pitch + n
 };
 
 // A summand: columns [first, first + k) of a Left, times a Right [k, N].
@@ -44,9 +42,8 @@ struct Columns {
   int64_t n = 0;
   Product products[kMaxProducts];
   int count = 0;
-  float* c = nullptr;            // [M, n], or [n, M] where `lie` is columns (then added to, and nothing below is used)
+  float* c = nullptr;            // [M, n]
   int64_t pitch = 0;
-  Lie lie = Lie::rows;
   Start start = Start::zero;
   const float* bias = nullptr;   // [n]
   const float* carry = nullptr;  // [M, n] of the same pitch; may be c

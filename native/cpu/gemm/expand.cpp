@@ -59,24 +59,6 @@ void pair_up_rows(const Right& right, int64_t k0, int64_t k, int64_t n0, const B
   }
 }
 
-// Rows that begin on whole bytes of a mask that was written down are masked on the way, others first.
-void expand_dropped_rows(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block, int64_t to) {
-  const float* data = static_cast<const float*>(right.data);
-  const bool whole_bytes = right.drop.bits != nullptr && right.pitch % 8 == 0 && n0 % 8 == 0;
-  HWY_ALIGN float row[kMaxBlock];
-  for (int64_t i = 0; i < k; ++i) {
-    const int64_t element = (k0 + i) * right.pitch + n0;
-    if (whole_bytes) {
-      spread_row(block, to + i, [&](auto part, int64_t n) {
-        return hn::Mul(part.load(FloatTag(), data + element + n), read_dropout_bits(right.drop, element + n));
-      });
-    } else {
-      drop_row(right.drop, data + element, element, block.cols, row);
-      spread_row(block, to + i, [&](auto part, int64_t n) { return part.load(FloatTag(), row + n); });
-    }
-  }
-}
-
 // --- B as its transpose lies, [N, k] ---------------------------------------------------------------------------------------
 
 // v[i]: words of chunk `i` of k (see WordsOf), each lane a column; stored as f32, one vector for each k below n.
@@ -152,7 +134,6 @@ void expand_columns(const Right& right, int64_t k0, int64_t k, int64_t n0, const
 }  // namespace
 
 void expand_right(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block, int64_t to) {
-  if (right.drop.on()) return expand_dropped_rows(right, k0, k, n0, block, to);
   with_float_type(right.dtype, [&](auto type) {
     using T = typename decltype(type)::Stored;
     if (right.lie == Lie::rows) return expand_rows<T>(right, k0, k, n0, block, to);

@@ -47,95 +47,110 @@ bool prepare(const Context& context, const Gemm& gemm, Job& job) {
   int64_t offset = 0;
   for (int i = 0; i < gemm.left_count; ++i) {
     job.offset[i] = offset;
-    if (gemm.lefts[i].lie == Lie::rows) offset += count_words(left_words(gemm, job.plan, i), gemm.lefts[i].k);
+    offset += count_words(left_words(gemm, job.plan, i), gemm.lefts[i].k);
   }
   for (int c = 0; c < gemm.column_count; ++c) {
     job.slabs[c] = share<Slab>(context, list_slabs(gemm.columns[c], job.plan.words, nullptr));
     if (job.slabs[c] == nullptr) return false;
     job.slab_count[c] = list_slabs(gemm.columns[c], job.plan.words, job.slabs[c]);
   }
-  if (job.plan.width > 0) {
-    job.packed = share<float>(context, job.plan.panel_size * (gemm.column_count > 0 ? job.plan.panels : context.threads) + kTileCols);
-    if (job.packed == nullptr) return false;
-  }
-  return expand_sides(context, job);
+  job.packed = share<float>(context, job.plan.panel_size * (gemm.column_count > 0 ? job.plan.panels : context.threads) + kTileCols);
+  return job.packed != nullptr && expand_sides(context, job);
 }
 
 // The last blocks are done in shares of the rows: with an odd number of equal blocks two workers would end one block apart.
-int64_t row_parts(const Job& job, const Columns& columns, int64_t left) {
+int64_t row_parts(const Job& job, int64_t left) {
   constexpr int64_t kSharedCols = 2 * kTileCols, kLeastPanels = 8;
-  return columns.lie == Lie::rows && left <= kSharedCols && job.plan.panels >= kLeastPanels ? 2 : 1;
+  return left <= kSharedCols && job.plan.panels >= kLeastPanels ? 2 : 1;
 }
 
+// Returns their number. `tasks` may be nullptr.
 int64_t list_tasks(const Job& job, int threads, Task* tasks) {
   int64_t count = 0;
   for (int c = 0; c < job.gemm->column_count; ++c) {
     const Columns& columns = job.gemm->columns[c];
     for (int64_t n0 = 0; n0 < columns.n;) {
-      const int64_t block = next_block(columns.n - n0, threads), parts = row_parts(job, columns, columns.n - n0);
+      const int64_t block = next_block(columns.n - n0, threads), parts = row_parts(job, columns.n - n0);
       for (int64_t part = 0; part < parts; ++part, ++count)
-        if (tasks != nullptr) tasks[count] = {&job, c, n0, block, part, parts};
+        if (tasks != nullptr) tasks[count] = {c, n0, block, part, parts};
       n0 += block;
     }
   }
   return count;
 }
 
-int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
+struct SumTask {
+  const OuterSum* sum;
+  int64_t begin, n;
+};
 
-bool make_buffers(const Context& context, const Job* jobs, int count, Buffers* buffers) {
-  int64_t block = 0, sum = 0, panel = 0, wide = 0;
+// Returns their number. `tasks` may be nullptr.
+int64_t list_sum_tasks(const OuterSum* sums, int count, SumTask* tasks) {
+  int64_t listed = 0;
   for (int i = 0; i < count; ++i) {
-    const Gemm& gemm = *jobs[i].gemm;
-    wide = largest(wide, wide_size(gemm, jobs[i].plan));
-    if (gemm.column_count > 0) block = (kMaxDepth + kMaxRide) * kMaxBlock;
-    for (int c = 0; c < gemm.column_count; ++c)
-      if (gemm.columns[c].lie == Lie::columns) sum = largest(sum, gemm.m * kMaxBlock);
-    for (int s = 0; s < gemm.side_count; ++s)
-      if (gemm.sides[s].drop.on()) panel = largest(panel, gemm.lefts[gemm.sides[s].from].k * kTileRows + kPanelSlack);
+    const int64_t n = sums[i].n, step = outer_columns(sums[i]);
+    for (int64_t begin = 0; begin < n; begin += step, ++listed)
+      if (tasks != nullptr) tasks[listed] = {sums + i, begin, n - begin < step ? n - begin : step};
   }
-  const int64_t size = (block + sum + panel + wide + 15) / 16 * 16;
-  float* memory = share<float>(context, size * context.threads);
-  if (memory == nullptr) return false;
-  for (int worker = 0; worker < context.threads; ++worker, memory += size) {
-    float* sums = memory + block;
-    buffers[worker] = {memory, sums, sums + sum, sums + sum + panel};
-  }
+  return listed;
+}
+
+// All that is to be done when A is packed.
+struct Tasks {
+  Task* blocks;
+  int64_t block_count;
+  SumTask* sums;
+  int64_t sum_count;
+};
+
+bool list_all(const Context& context, const Job& job, const OuterSum* sums, int count, Tasks& tasks) {
+  tasks.block_count = list_tasks(job, context.threads, nullptr), tasks.sum_count = list_sum_tasks(sums, count, nullptr);
+  tasks.blocks = share<Task>(context, tasks.block_count), tasks.sums = share<SumTask>(context, tasks.sum_count);
+  if (tasks.blocks == nullptr || tasks.sums == nullptr) return false;
+  list_tasks(job, context.threads, tasks.blocks), list_sum_tasks(sums, count, tasks.sums);
   return true;
 }
 
-void run_turns(const Context& context, const Job& first, const Task* tasks, int64_t first_tasks, int64_t all_tasks, const Buffers* buffers) {
-  for (int64_t t = 0; t < first.plan.turns; ++t) {
-    const int64_t row = t * first.plan.turn_rows;
-    const int64_t rows = first.gemm->m - row < first.plan.turn_rows ? first.gemm->m - row : first.plan.turn_rows;
+int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
+
+Buffers* make_buffers(const Context& context, const Job& job, const OuterSum* sums, int count) {
+  const Gemm& gemm = *job.gemm;
+  int64_t block = gemm.column_count > 0 ? (kMaxDepth + kMaxRide) * kMaxBlock : 0, panel = 0;
+  for (int i = 0; i < count; ++i) block = largest(block, outer_room(sums[i]));
+  for (int s = 0; s < gemm.side_count; ++s)
+    if (gemm.sides[s].drop.on()) panel = largest(panel, gemm.lefts[gemm.sides[s].from].k * kTileRows + kPanelSlack);
+  const int64_t size = (block + panel + wide_size(gemm, job.plan) + 15) / 16 * 16;
+  Buffers* buffers = share<Buffers>(context, context.threads);
+  float* memory = share<float>(context, size * context.threads);
+  if (buffers == nullptr || memory == nullptr) return nullptr;
+  for (int worker = 0; worker < context.threads; ++worker, memory += size) buffers[worker] = {memory, memory + block, memory + block + panel};
+  return buffers;
+}
+
+void run_turns(const Context& context, const Job& job, const Tasks& tasks, const Buffers* buffers) {
+  for (int64_t t = 0; t < job.plan.turns; ++t) {
+    const int64_t row = t * job.plan.turn_rows;
+    const int64_t rows = job.gemm->m - row < job.plan.turn_rows ? job.gemm->m - row : job.plan.turn_rows;
     const Turn turn = {row, rows, panels_of(rows)};
-    if (first.plan.width > 0)
-      context.parallel_for(turn.panels, [&](int64_t p, int worker) { pack_panel(first, turn, p, worker, buffers[worker]); });
-    const bool last = t + 1 == first.plan.turns;
-    context.parallel_for(last ? all_tasks : first_tasks, [&](int64_t i, int worker) {
-      const int64_t m = tasks[i].job->gemm->m;
-      run_task(tasks[i], tasks[i].job == &first ? turn : Turn{0, m, panels_of(m)}, buffers[worker]);
+    context.parallel_for(turn.panels, [&](int64_t p, int worker) { pack_panel(job, turn, p, worker, buffers[worker]); });
+    const bool last = t + 1 == job.plan.turns;
+    context.parallel_for(tasks.block_count + (last ? tasks.sum_count : 0), [&](int64_t i, int worker) {
+      if (i < tasks.block_count) return run_task(job, tasks.blocks[i], turn, buffers[worker]);
+      const SumTask& task = tasks.sums[i - tasks.block_count];
+      add_outer_sum(*task.sum, task.begin, task.n, buffers[worker].block);
     });
   }
 }
 
 }  // namespace
 
-void multiply(const Context& context, const Gemm& gemm, const Gemm* rest, int rest_count) {
+void multiply(const Context& context, const Gemm& gemm, const OuterSum* sums, int count) {
   if (gemm.m == 0) return;
-  Job* jobs = share<Job>(context, 1 + rest_count);
-  Buffers* buffers = share<Buffers>(context, context.threads);
-  if (jobs == nullptr || buffers == nullptr) return;
-  int64_t all = 0, first = 0;
-  for (int i = 0; i <= rest_count; ++i) {
-    if (!prepare(context, i == 0 ? gemm : rest[i - 1], jobs[i])) return;
-    all += list_tasks(jobs[i], context.threads, nullptr);
-    if (i == 0) first = all;
-  }
-  Task* tasks = share<Task>(context, all);
-  if (tasks == nullptr || !make_buffers(context, jobs, 1 + rest_count, buffers)) return;
-  for (int64_t i = 0, at = 0; i <= rest_count; ++i) at += list_tasks(jobs[i], context.threads, tasks + at);
-  run_turns(context, jobs[0], tasks, first, all, buffers);
+  Job* job = share<Job>(context, 1);
+  Tasks tasks;
+  if (job == nullptr || !prepare(context, gemm, *job) || !list_all(context, *job, sums, count, tasks)) return;
+  const Buffers* buffers = make_buffers(context, *job, sums, count);
+  if (buffers != nullptr) run_turns(context, *job, tasks, buffers);
 }
 
 }  // namespace lowrank::cpu::LOWRANK_ISA

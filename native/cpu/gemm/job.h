@@ -22,8 +22,7 @@ struct Job {
 
 // A worker's own.
 struct Buffers {
-  float* block;  // (kMaxDepth + kMaxRide) * kMaxBlock: B
-  float* sum;    // C of a task that is stored transposed
+  float* block;  // (kMaxDepth + kMaxRide) * kMaxBlock: B; or what an OuterSum needs
   float* panel;  // A after dropout
   float* wide;   // a panel of A as f32, where products take bf16 pairs
 };
@@ -38,7 +37,6 @@ LOWRANK_INLINE int64_t wide_size(const Gemm& gemm, const Plan& plan) {
 
 // A block of C's columns, by all rows of a turn or by share `part` of `parts` of them.
 struct Task {
-  const Job* job;
   int64_t columns;
   int64_t n0, n;
   int64_t part, parts;
@@ -54,6 +52,6 @@ LOWRANK_INLINE float* panel_at(const Job& job, int64_t p, int worker) {
 void pack_panel(const Job& job, const Turn& turn, int64_t p, int worker, const Buffers& buffers);
 
 // Does one block of C for the rows of the turn (blocks.cpp).
-void run_task(const Task& task, const Turn& turn, const Buffers& buffers);
+void run_task(const Job& job, const Task& task, const Turn& turn, const Buffers& buffers);
 
 }  // namespace lowrank::cpu::LOWRANK_ISA

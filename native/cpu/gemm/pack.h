@@ -8,7 +8,7 @@ namespace lowrank::cpu::LOWRANK_ISA {
 // Floats that packing may write beyond a panel: whole vectors are stored.
 constexpr int64_t kPanelSlack = (kTileRows + kLanes - 1) / kLanes * kLanes;
 
-// Rows [row, row + rows) and columns [k0, k0 + k) of `left` (Lie::rows) as panel[k * rows + i], masked by `drop` where that is
+// Rows [row, row + rows) and columns [k0, k0 + k) of `left` as panel[k * rows + i], masked by `drop` where that is
 // on. Ascending k only: the vectors stored for one k run over into the next.
 void pack_left(const Left& left, int64_t row, int64_t rows, int64_t k0, int64_t k, const Dropout& drop, float* panel);
 
@@ -17,11 +17,6 @@ void pair_panel(const float* wide, int64_t rows, int64_t k, float* panel);
 
 // Words that k numbers of a panel fill.
 LOWRANK_INLINE int64_t count_words(Words words, int64_t k) { return words == Words::f32 ? k : (k + 1) / 2; }
-
-// Whether the micro-kernel can read `right` where it is.
-LOWRANK_INLINE bool reads_in_place(const Right& right) {
-  return right.lie == Lie::rows && right.dtype == DType::f32 && !right.drop.on();
-}
 
 // A block of B: panels of kTileCols columns one after the other, `depth` rows of words each. The last panel has as many whole
 // vectors as its columns need, zeros beyond them.

@@ -59,7 +59,7 @@ void pack_panel(const Job& job, const Turn& turn, int64_t p, int worker, const B
   // All are packed before a side writes into the panel: packing runs over the end of what it writes.
   for (int i = 0; i < gemm.left_count; ++i) {
     const Left& left = gemm.lefts[i];
-    if (left.data == nullptr || left.lie != Lie::rows) continue;
+    if (left.data == nullptr) continue;
     float* own = panel + job.offset[i] * rows.count;
     if (left_words(gemm, job.plan, i) == Words::f32) {
       pack_left(left, rows.first, rows.count, 0, left.k, Dropout(), own);

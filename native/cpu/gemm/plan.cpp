@@ -21,12 +21,12 @@ Plan plan_gemm(const Gemm& gemm, bool bf16) {
   Plan plan{};
   plan.words = bf16 ? Words::bf16_pairs : Words::f32;
   for (int i = 0; i < gemm.left_count; ++i)
-    if (gemm.lefts[i].lie == Lie::rows) plan.width += count_words(left_words(gemm, plan, i), gemm.lefts[i].k);
+    plan.width += count_words(left_words(gemm, plan, i), gemm.lefts[i].k);
   plan.panel_size = (plan.width * kTileRows + kPanelSlack + 15) / 16 * 16;
   const int64_t all = panels_of(gemm.m);
   const int64_t fit = kPackedBytes / (plan.panel_size * 4);
   const int64_t least = 128 / kTileRows + 1;  // expanding B for fewer rows costs more than memory
-  const int64_t most = plan.width == 0 ? all : fit < least ? least : fit;
+  const int64_t most = fit < least ? least : fit;
   plan.turns = all == 0 ? 0 : (all + most - 1) / most;
   if (plan.turns == 0) return plan;
   plan.turn_rows = (gemm.m + plan.turns - 1) / plan.turns;

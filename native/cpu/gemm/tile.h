@@ -31,8 +31,7 @@ struct Tile {
   int64_t b_pitch[2];
   float* c;
   int64_t c_pitch;
-  const float* from;       // what is added, of pitch from_pitch; nullptr: nothing. May be c.
-  int64_t from_pitch;
+  const float* from;       // what is added, of pitch c_pitch; nullptr: nothing. May be c.
   const float* bias;       // [cols] or nullptr
   const float* factors;    // [rows, cols] of the second run, of pitch factors_pitch; nullptr: none
   int64_t factors_pitch;

@@ -72,7 +72,7 @@ LOWRANK_INLINE void ask_for_c(const Tile& tile) {
   HWY_UNROLL(14)
   for (int i = 0; i < rows; ++i) {
     ask_soon(tile.c + i * tile.c_pitch);
-    if (tile.from != nullptr && tile.from != tile.c) ask_soon(tile.from + i * tile.from_pitch);
+    if (tile.from != nullptr && tile.from != tile.c) ask_soon(tile.from + i * tile.c_pitch);
   }
 }
 
@@ -105,7 +105,7 @@ void run_tile(const Tile& tile) {
     for (int v = 0; v < vectors; ++v) {
       TileVec out = sum[i][v];
       if (tile.bias != nullptr) out = hn::Add(out, hn::LoadU(d, tile.bias + v * kLanes));
-      if (tile.from != nullptr) out = hn::Add(out, hn::LoadU(d, tile.from + i * tile.from_pitch + v * kLanes));
+      if (tile.from != nullptr) out = hn::Add(out, hn::LoadU(d, tile.from + i * tile.c_pitch + v * kLanes));
       hn::StoreU(out, d, tile.c + i * tile.c_pitch + v * kLanes);
     }
   }
