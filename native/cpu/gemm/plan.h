@@ -7,13 +7,13 @@ namespace lowrank::cpu::LOWRANK_ISA {
 
 // Columns of B that a task expands at most, and words of k between two visits of C. kMaxBlock * kMaxDepth floats of B are to stay in L2
 // beside a panel of A and what is asked for of the next block: 384 KiB of the 1 MiB and more that processors with AVX-512 have; half of that
-// where L2 may be 512 KiB. There a narrow, deep block is best (2 % faster than 128 x 384 on Zen 3, from 288 to 4096 wide).
+// where L2 may be 512 KiB. There a narrow, deep block is best (on Zen 3 1 to 3 % faster than 64 x 768, which was 2 % faster than 128 x 384).
 #if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
 constexpr int64_t kMaxBlock = 256;
 constexpr int64_t kMaxDepth = 384;
 #else
-constexpr int64_t kMaxBlock = 64;
-constexpr int64_t kMaxDepth = 768;
+constexpr int64_t kMaxBlock = 48;
+constexpr int64_t kMaxDepth = 1024;
 #endif
 // A product this short (a low-rank one) rides in the accumulators of another.
 constexpr int64_t kMaxRide = 128;
