@@ -1,5 +1,5 @@
 // Dropout from a counter: Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel random numbers: as easy as 1, 2, 3", SC 2011). The same
-// bits as native/cpu/philox.h: the mask is a function of (seed, layer, step, element), so nobody stores it.
+// bits as native/cpu/philox.h: the mask is a function of (seed, layer, step, element), so nobody stores it. An element takes 16 bits.
 #pragma once
 #include "../native/ops/lora_linear.h"
 #include "gpu.cuh"
@@ -7,7 +7,7 @@
 namespace lowrank::cuda {
 
 struct Dropout {
-  uint32_t threshold = 0;  // floor(p * 2^32): a smaller word drops its element; 0: no mask
+  uint32_t threshold = 0;  // a smaller half word drops its element; 0: no mask
   uint32_t seed_low = 0, seed_high = 0, layer = 0, step = 0;
   float keep = 1.0f;  // 1 / (1 - p)
   const uint32_t* step_at = nullptr;  // on the device: where a kernel finds the step; nullptr: `step` is it
@@ -15,10 +15,10 @@ struct Dropout {
 
 inline Dropout dropout_of(const LoraParts& parts, int part, const uint32_t* step_at = nullptr) {
   Dropout drop;
-  drop.threshold = static_cast<uint32_t>(static_cast<double>(parts.dropout) * 4294967296.0);
+  drop.threshold = parts.threshold();
   drop.seed_low = parts.seed_low, drop.seed_high = parts.seed_high;
   drop.layer = parts.layer[part], drop.step = parts.step;
-  drop.keep = 1.0f / (1.0f - parts.dropout);
+  drop.keep = parts.keep();
   drop.step_at = step_at;
   return drop;
 }
@@ -34,7 +34,7 @@ struct PhiloxWords {
   uint32_t at[4];
 };
 
-// The four words of elements 4 * block to 4 * block + 3, of a current mask.
+// The four words of elements 8 * block to 8 * block + 7, of a current mask.
 GPU_FN PhiloxWords philox(const Dropout& drop, uint64_t block) {
   uint32_t c0 = static_cast<uint32_t>(block), c1 = static_cast<uint32_t>(block >> 32), c2 = drop.layer, c3 = drop.step;
   uint32_t k0 = drop.seed_low, k1 = drop.seed_high;
@@ -49,29 +49,30 @@ GPU_FN PhiloxWords philox(const Dropout& drop, uint64_t block) {
   return {{c0, c1, c2, c3}};
 }
 
-// That of `element`, among those of its block.
-GPU_FN uint32_t word_of(const PhiloxWords& words, int64_t element) {
-  const int64_t which = element % 4;
-  return which < 2 ? (which == 0 ? words.at[0] : words.at[1]) : (which == 2 ? words.at[2] : words.at[3]);
+// The half word of `element`, among those of its block: the lower half of a word comes first.
+GPU_FN uint32_t half_of(const PhiloxWords& words, int64_t element) {
+  const int64_t which = element % 8 / 2;
+  const uint32_t word = which < 2 ? (which == 0 ? words.at[0] : words.at[1]) : (which == 2 ? words.at[2] : words.at[3]);
+  return element % 2 == 0 ? word & 0xffffu : word >> 16;
 }
 
-// Bit e is set: element + e stays. For eight neighbours; two calls where the first is a multiple of four.
+// Bit e is set: element + e stays. For eight neighbours; one call where the first is a multiple of eight.
 GPU_FN uint32_t kept_of_eight(const Dropout& drop, int64_t element) {
   uint32_t kept = 0;
   PhiloxWords words{};
-  GPU_NO_UNROLL  // where the blocks of four begin is not known, and eight calls would be laid out
+  GPU_NO_UNROLL  // where the block of eight begins is not known, and eight calls would be laid out
   for (int e = 0; e < 8; ++e) {
     const int64_t number = element + e;
-    if (e == 0 || number % 4 == 0) words = philox(drop, static_cast<uint64_t>(number) / 4);
-    kept |= (word_of(words, number) >= drop.threshold ? 1u : 0u) << e;
+    if (e == 0 || number % 8 == 0) words = philox(drop, static_cast<uint64_t>(number) / 8);
+    kept |= (half_of(words, number) >= drop.threshold ? 1u : 0u) << e;
   }
   return kept;
 }
 
 // 0 or 1 / (1 - p), for one element of a tensor.
 GPU_FN float dropout_factor(const Dropout& drop, int64_t element) {
-  const PhiloxWords words = philox(drop, static_cast<uint64_t>(element) / 4);
-  return word_of(words, element) < drop.threshold ? 0.0f : drop.keep;
+  const PhiloxWords words = philox(drop, static_cast<uint64_t>(element) / 8);
+  return half_of(words, element) < drop.threshold ? 0.0f : drop.keep;
 }
 #endif
 

@@ -64,8 +64,6 @@ Skinny skinny_of(const Extended& left, const PartList& parts) {
   return product;
 }
 
-float keep_of(const LoraParts& parts) { return 1.0f / (1.0f - parts.dropout); }
-
 SkinnyRows rows_into(float* out, const LoraParts& parts, float factor) {
   SkinnyRows rows;
   rows.out = out;
@@ -80,7 +78,7 @@ bool make_u(Queue& queue, const LoraLinear& op, const Extended& x, const Gated* 
   const Spread side = side_of(queue, product, {op.a.f32(), 1, op.w.in, false}, op.w.in);
   if (side.to == nullptr) return false;
   spread(queue, {side});
-  const SkinnyRows rows = rows_into(op.u.f32(), op.parts, keep_of(op.parts));
+  const SkinnyRows rows = rows_into(op.u.f32(), op.parts, op.parts.keep());
   if (gated != nullptr) skinny_swiglu(queue, *gated, product, rows);
   else skinny(queue, product, &rows, nullptr);
   return true;
@@ -111,7 +109,7 @@ bool make_da(Queue& queue, const LoraLinearGrad& op, const PartList& parts, cons
   if (x.left.data == nullptr || tall.to == nullptr) return false;
   spread(queue, {tall});
   SkinnyColumns columns;
-  columns.out = op.da.f32(), columns.rank_pitch = op.w.in, columns.scale = keep_of(op.parts);
+  columns.out = op.da.f32(), columns.rank_pitch = op.w.in, columns.scale = op.parts.keep();
   skinny(queue, product, nullptr, &columns);
   return true;
 }

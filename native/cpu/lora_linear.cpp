@@ -111,7 +111,7 @@ Gemm backward(const LoraLinearGrad& op, const Places& places, float* v) {
   return gemm;
 }
 
-// The dropout of each part. Both dA and dx need it: drawing it once and keeping its bits until the op ends is cheaper than twice.
+// The dropout of each part, its bits written down until the op ends: both dA and dx need them.
 struct Masks {
   Dropout of[kMaxParts];
 };
@@ -122,10 +122,10 @@ bool draw_masks(const LoraLinearGrad& op, const Context& context, Masks& masks) 
   for (int i = 0; i < op.w.parts; ++i) {
     Dropout& drop = masks.of[i];
     drop = dropout_of(op.parts, i);
-    if (!drop.on() || op.parts.rank[i] == 0 || !op.dx.given()) continue;
+    if (!drop.on() || op.parts.rank[i] == 0) continue;
     uint8_t* bits = context.scratch_for<uint8_t>(-1, dropout_bytes(count));
     if (bits == nullptr) return false;
-    for_spans(context, count, kSpan, [&](int64_t begin, int64_t n) { write_dropout_bits(drop, begin, n, bits); });
+    for_spans(context, count, kSpan, [&](int64_t begin, int64_t n) { write_dropout_bits(drop, begin, n, bits + begin / 8); });
     drop.bits = bits;
   }
   return true;

@@ -246,8 +246,8 @@ LOWRANK_API lowrank_status lowrank_linear_grad(lowrank_context* context, const l
 
 /* lora_linear
  * For part i, with its rows W_i [N_i, K], A_i [r_i, K] and B_i [N_i, r_i] (Hu et al. 2021):
- *   u_i = s_i * xhat_i A_i^T,   y_i = x W_i^T + bias_i + u_i B_i^T   (+ carry, see linear),   xhat_i = mask_i * x / (1 - p).
- * mask_i keeps element e = t*K + k iff word e%4 of Philox4x32-10(counter (e/4 low, e/4 high, layer_i, step), key seed) >= floor(p * 2^32). */
+ *   u_i = s_i * xhat_i A_i^T,   y_i = x W_i^T + bias_i + u_i B_i^T   (+ carry, see linear),   xhat_i = mask_i * x / (1 - p), p to 16 bits.
+ * mask_i keeps element e = t*K + k iff half word e%8 of Philox4x32-10(counter (e/8 low, e/8 high, layer_i, step), key seed) >= floor(p * 2^16). */
 typedef struct lowrank_lora_linear_args {
   lowrank_tensor y;      /* out, act: [T, N] */
   lowrank_tensor u;      /* out, f32: [T, R], kept for the gradient */

@@ -23,6 +23,10 @@ struct LoraParts {
     v.value("step", step);
   }
   LOWRANK_INLINE int64_t ranks() const { return rank[0] + rank[1] + rank[2]; }
+  // A half word below it drops its element: p to 16 bits.
+  LOWRANK_INLINE uint32_t threshold() const { return static_cast<uint32_t>(dropout * 65536.0f); }
+  // What the kept are multiplied by: 1 / (1 - p) for that p, so that the mean stays.
+  LOWRANK_INLINE float keep() const { return 65536.0f / static_cast<float>(65536 - threshold()); }
   // Numbers in the flat B: sum of N_i * r_i.
   LOWRANK_INLINE int64_t b_count(const Weight& w) const {
     int64_t n = 0;
@@ -44,8 +48,8 @@ struct LoraParts {
 };
 
 // For part i, with its rows W_i [N_i, K], A_i [r_i, K] and B_i [N_i, r_i] (Hu et al. 2021):
-//   u_i = s_i * xhat_i A_i^T,   y_i = x W_i^T + bias_i + u_i B_i^T   (+ carry, see linear),   xhat_i = mask_i * x / (1 - p).
-// mask_i keeps element e = t*K + k iff word e%4 of Philox4x32-10(counter (e/4 low, e/4 high, layer_i, step), key seed) >= floor(p * 2^32).
+//   u_i = s_i * xhat_i A_i^T,   y_i = x W_i^T + bias_i + u_i B_i^T   (+ carry, see linear),   xhat_i = mask_i * x / (1 - p), p to 16 bits.
+// mask_i keeps element e = t*K + k iff half word e%8 of Philox4x32-10(counter (e/8 low, e/8 high, layer_i, step), key seed) >= floor(p * 2^16).
 struct LoraLinear {
   Tensor y;      // [T, N]
   Tensor u;      // [T, R], kept for the gradient

@@ -32,16 +32,16 @@ describe('dropout', () => {
     expect([...new Set(factors)].sort()).toEqual([0, 1 / 0.75]);
   });
 
-  test('element e takes word e % 4 of block floor(e / 4)', () => {
-    const factors = dropoutFactors({ p: 0.5, ...base }, 7, 11);
+  test('element e takes half e % 8 of the words of block floor(e / 8), the lower half of a word first', () => {
+    const factors = dropoutFactors({ p: 0.5, ...base }, 7, 19);
     const words = [0, 1, 2].flatMap((block) => philox4x32([block, 0, 7, 8], [5, 6]));
-    expect([...factors]).toEqual(words.slice(0, 11).map((word) => (word >= 2 ** 31 ? 2 : 0)));
+    expect([...factors]).toEqual(words.slice(0, 10).flatMap((word) => [word & 0x8000 ? 2 : 0, word >>> 31 ? 2 : 0]).slice(0, 19));
   });
 
-  test('a word equal to the threshold is kept, one below it is dropped', () => {
-    const word = philox4x32([0, 0, 7, 8], [5, 6])[0];
-    expect(dropoutFactors({ p: word / 2 ** 32, ...base }, 7, 1)[0]).toBeGreaterThan(1);
-    expect(dropoutFactors({ p: (word + 1) / 2 ** 32, ...base }, 7, 1)[0]).toBe(0);
+  test('a half equal to the threshold is kept, one below it is dropped', () => {
+    const half = philox4x32([0, 0, 7, 8], [5, 6])[0] & 0xffff;
+    expect(dropoutFactors({ p: half / 2 ** 16, ...base }, 7, 1)[0]).toBe(2 ** 16 / (2 ** 16 - half));
+    expect(dropoutFactors({ p: (half + 1) / 2 ** 16, ...base }, 7, 1)[0]).toBe(0);
   });
 
   test.each([

@@ -29,7 +29,7 @@ struct Product {
   int64_t first = 0;
   int64_t k = 0;
   Right right;
-  Dropout mask;  // applied to the product; element (m, n) is number m * N + n
+  Dropout mask;  // applied to the product, written down; element (m, n) is number m * N + n
 };
 
 constexpr int kMaxLefts = kMaxParts + 1;
