@@ -24,7 +24,7 @@ void for_parts(const Weight& w, const LoraParts& parts, const Body& body) {
 }
 
 void mask(Queue& queue, Term& term, MaskOn on, const LoraParts& parts, int part, int64_t pitch) {
-  if (parts.dropout == 0.0f) return;
+  if (parts.threshold() == 0) return;
   term.mask_on = on, term.mask_pitch = pitch, term.mask = dropout_of(parts, part, queue.step_at());
 }
 

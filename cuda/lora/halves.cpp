@@ -142,7 +142,7 @@ void backward(Queue& queue, const LoraLinearGrad& op, const Gated* gated) {
     if (v == nullptr || !make_v_and_db(queue, op, p, parts, v, gated) || !make_da(queue, op, parts, v)) return;
   }
   if (!op.dx.given()) return;
-  if (parts.ranks() > 0 && op.parts.dropout > 0.0f) {
+  if (parts.ranks() > 0 && op.parts.threshold() > 0) {
     start_with_masked(queue, op, parts, v, p);
   } else if (parts.ranks() > 0) {
     p.parts = parts;

@@ -7,7 +7,7 @@ namespace lowrank::cuda {
 namespace {
 
 // A block makes 32 rows by 256 columns, a thread 4 rows by 8 neighbours, in f32 without tensor cores: it is bound by writing, as long as
-// there are few ranks, and the masks cost more than the products.
+// there are few ranks.
 constexpr int kRows = 32, kColumns = 256, kRanks = 16, kThreads = 256, kOwnRows = 4, kOwn = 8, kTurnsA = kRanks * kColumns / kThreads;
 constexpr int kShared = (kRanks * kColumns + kRows * kRanks) * sizeof(float);
 

@@ -203,7 +203,7 @@ std::vector<Window> windows_over(Queue& queue, const PartList& parts, int64_t co
   std::vector<Window> windows;
   Window window;
   window.columns = columns;
-  if (adapter.dropout == 0.0f) {
+  if (adapter.threshold() == 0) {
     cut(windows, window, 0, parts.padded());
     return windows;
   }

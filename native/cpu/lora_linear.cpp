@@ -55,7 +55,7 @@ Gemm forward(const LoraLinear& op, const Places& places) {
 // Decoding: u, then y, each in one pass over its weights. Dropped-out rows are few enough to be written down.
 void forward_few(const LoraLinear& op, const Places& places, const Context& context) {
   const int64_t rows = op.x.rows(), k = op.w.in, ranks = op.parts.ranks();
-  const bool drops = op.parts.dropout != 0.0f;
+  const bool drops = op.parts.threshold() != 0;
   float* dropped = drops ? context.scratch_for<float>(-1, kMaxParts * rows * k + 1) : nullptr;
   if (drops && dropped == nullptr) return;
   Gemv us[kMaxParts], ys[kMaxParts];
@@ -111,7 +111,7 @@ Gemm backward(const LoraLinearGrad& op, const Places& places, float* v) {
   return gemm;
 }
 
-// The dropout of each part, its bits written down until the op ends: both dA and dx need them.
+// The dropout of each part, drawn once, in whole batches, and kept until the op ends: dA and dx need them.
 struct Masks {
   Dropout of[kMaxParts];
 };
@@ -132,7 +132,7 @@ bool draw_masks(const LoraLinearGrad& op, const Context& context, Masks& masks) 
 }
 
 void add_low_rank_dx(const LoraLinearGrad& op, const Places& places, const Masks& masks, Columns& columns) {
-  if (op.parts.dropout == 0.0f) {
+  if (op.parts.threshold() == 0) {
     columns.add(op.w.parts, op.parts.ranks(), f32_matrix(op.a.f32(), op.w.in, Lie::rows));
     return;
   }
@@ -166,11 +166,11 @@ OuterSum grad_b(const LoraLinearGrad& op, const Place& at, int64_t out, int64_t 
 
 int list_adapter_grads(const LoraLinearGrad& op, const Places& places, const Masks& masks, const float* v, OuterSum* sums) {
   int count = 0;
-  if (op.parts.dropout == 0.0f) sums[count++] = grad_a(op, v, 0, op.parts.ranks(), Dropout());
+  if (op.parts.threshold() == 0) sums[count++] = grad_a(op, v, 0, op.parts.ranks(), Dropout());
   for (int i = 0; i < op.w.parts; ++i) {
     const int64_t rank = op.parts.rank[i];
     if (rank == 0) continue;
-    if (op.parts.dropout != 0.0f) sums[count++] = grad_a(op, v, places.at[i].rank, rank, masks.of[i]);
+    if (op.parts.threshold() != 0) sums[count++] = grad_a(op, v, places.at[i].rank, rank, masks.of[i]);
     sums[count++] = grad_b(op, places.at[i], op.w.out[i], rank);
   }
   return count;

@@ -34,13 +34,13 @@ void merge_row(DType dtype, const void* w, const float* delta, int64_t cols, voi
 }
 
 // scale * (B A) [N, K], or its transpose, by its rows: what stands on the left and on the right. One of the factors is a copy.
-struct Factors {
+struct Operands {
   const float* left;  // [rows, rank]
   Right right;        // [rank, cols]
 };
 
 // `copy`: room for A or B.
-Factors factors_of(const LoraMerge& op, float* copy) {
+Operands operands_of(const LoraMerge& op, float* copy) {
   const int64_t rank = op.a.rows(), k = op.a.cols(), n = op.b.rows();
   if (op.order == static_cast<int64_t>(WeightOrder::out_in)) {
     for (int64_t i = 0; i < n * rank; ++i) copy[i] = op.scale * op.b.f32()[i];
@@ -52,15 +52,15 @@ Factors factors_of(const LoraMerge& op, float* copy) {
 }
 
 // `rows` rows of the product from `row` on: [rows, cols].
-Gemm delta_of(const LoraMerge& op, const Factors& factors, int64_t row, int64_t rows, float* delta) {
+Gemm delta_of(const LoraMerge& op, const Operands& operands, int64_t row, int64_t rows, float* delta) {
   const int64_t rank = op.a.rows(), cols = op.w.cols();
   Gemm gemm;
   gemm.m = rows;
-  gemm.lefts[gemm.left_count++] = {factors.left + row * rank, rank, rank};
+  gemm.lefts[gemm.left_count++] = {operands.left + row * rank, rank, rank};
   Columns& columns = gemm.columns[gemm.column_count++];
   columns.n = columns.pitch = cols;
   columns.c = delta;
-  columns.add(0, rank, factors.right);
+  columns.add(0, rank, operands.right);
   return gemm;
 }
 
@@ -74,11 +74,11 @@ void lora_merge(const LoraMerge& op, const Context& context) {
   float* delta = context.scratch_for<float>(-1, step * cols);
   Arena* arena = context.scratch_for<Arena>(-1, 1);
   if (copy == nullptr || delta == nullptr || arena == nullptr) return;
-  const Factors factors = factors_of(op, copy);
+  const Operands operands = operands_of(op, copy);
   arena->open(context, -1);
   for (int64_t row = 0; row < rows; row += step) {
     const int64_t count = rows - row < step ? rows - row : step;
-    multiply(arena->shared(), delta_of(op, factors, row, count, delta));
+    multiply(arena->shared(), delta_of(op, operands, row, count, delta));
     for_rows(context, count, cols, [&](int64_t i) {
       const int64_t at = (row + i) * cols * size_of(op.w.dtype);
       merge_row(op.w.dtype, op.w.as<const char>() + at, delta + i * cols, cols, op.merged.as<char>() + at);

@@ -260,7 +260,7 @@ typedef struct lowrank_lora_linear_args {
   int64_t rank[3];
   float scale[3];
   uint32_t layer[3];
-  float dropout;         /* p in [0, 1); 0: no mask */
+  float dropout;         /* p in [0, 1); below 2^-16: no mask */
   uint32_t seed_low;
   uint32_t seed_high;
   uint32_t step;         /* differs between any two forward passes that must not share a mask */
@@ -283,7 +283,7 @@ typedef struct lowrank_lora_linear_grad_args {
   int64_t rank[3];
   float scale[3];
   uint32_t layer[3];
-  float dropout;       /* p in [0, 1); 0: no mask */
+  float dropout;       /* p in [0, 1); below 2^-16: no mask */
   uint32_t seed_low;
   uint32_t seed_high;
   uint32_t step;       /* differs between any two forward passes that must not share a mask */
@@ -475,7 +475,7 @@ typedef struct lowrank_swiglu_then_lora_linear_args {
   int64_t rank[3];
   float scale[3];
   uint32_t layer[3];
-  float dropout;         /* p in [0, 1); 0: no mask */
+  float dropout;         /* p in [0, 1); below 2^-16: no mask */
   uint32_t seed_low;
   uint32_t seed_high;
   uint32_t step;         /* differs between any two forward passes that must not share a mask */
@@ -499,7 +499,7 @@ typedef struct lowrank_swiglu_grad_then_lora_linear_grad_args {
   int64_t rank[3];
   float scale[3];
   uint32_t layer[3];
-  float dropout;       /* p in [0, 1); 0: no mask */
+  float dropout;       /* p in [0, 1); below 2^-16: no mask */
   uint32_t seed_low;
   uint32_t seed_high;
   uint32_t step;       /* differs between any two forward passes that must not share a mask */

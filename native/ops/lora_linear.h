@@ -9,7 +9,7 @@ struct LoraParts {
   int64_t rank[kMaxParts];
   float scale[kMaxParts];
   uint32_t layer[kMaxParts];
-  float dropout;  // p in [0, 1); 0: no mask
+  float dropout;  // p in [0, 1); below 2^-16: no mask
   uint32_t seed_low, seed_high;
   uint32_t step;  // differs between any two forward passes that must not share a mask
 
@@ -23,7 +23,7 @@ struct LoraParts {
     v.value("step", step);
   }
   LOWRANK_INLINE int64_t ranks() const { return rank[0] + rank[1] + rank[2]; }
-  // A half word below it drops its element: p to 16 bits.
+  // A half word below it drops its element: p to 16 bits. 0: no mask.
   LOWRANK_INLINE uint32_t threshold() const { return static_cast<uint32_t>(dropout * 65536.0f); }
   // What the kept are multiplied by: 1 / (1 - p) for that p, so that the mean stays.
   LOWRANK_INLINE float keep() const { return 65536.0f / static_cast<float>(65536 - threshold()); }

@@ -16,7 +16,7 @@ export interface LoraConfig {
    * Left out: the model family's usual ones.
    */
   targets?: readonly string[] | string | RegExp | null;
-  /** Share of the adapter's input that is dropped while training, 0 ≤ p < 1; 0. */
+  /** Share of the adapter's input that is dropped while training, 0 ≤ p < 1, to 16 bits; 0. */
   dropout?: number;
   /** Scale by alpha / √rank instead. */
   useRslora?: boolean;

@@ -17,11 +17,11 @@ interface Case {
 }
 
 // [T, K, parts]: nothing, one, around vectors and chunks (48 columns) of few rows; from 33 rows on a GEMM's tiles (14, 6 rows; 32, 16,
-// 8 columns) and slabs (384).
+// 8 columns) and slabs (384, 1,024).
 const sizes: readonly (readonly [number, number, readonly number[]])[] = [
   [0, 8, [8]], [1, 1, [1]], [3, 0, [5]], [7, 0, [5]], [1, 67, [0, 5]], [2, 16, [33]], [3, 31, [7, 1, 20]], [4, 300, [130]],
   [5, 3, [2]], [6, 16, [16]], [7, 17, [15, 17]], [13, 33, [31]], [15, 65, [64, 3, 32]], [29, 97, [40]], [31, 385, [100]], [20, 800, [40, 33]],
-  [33, 3, [2]], [34, 16, [16]], [35, 17, [15, 17]], [43, 65, [64, 3, 32]], [57, 97, [40]], [61, 385, [100]], [48, 800, [40, 33]], [131, 41, [9]],
+  [33, 3, [2]], [34, 16, [16]], [35, 17, [15, 17]], [43, 65, [64, 3, 32]], [57, 97, [40]], [61, 385, [100]], [48, 1100, [40, 33]], [131, 41, [9]], [34, 9, [1050]],
 ];
 const formats: readonly (readonly [DType, WeightOrder])[] = [['f32', 'out_in'], ['f16', 'out_in'], ['bf16', 'out_in'], ['f32', 'in_out'], ['f16', 'in_out'], ['bf16', 'in_out']];
 // In 16 bits weights are held as activations are, whatever they were stored in.

@@ -87,7 +87,7 @@ class Factors {
   LOWRANK_INLINE void fill(const Work& work, const Dropout& mask, const PanelRows& rows) {
     for (int64_t i = 0; i < rows.count; ++i) {
       const int64_t element = (work.turn.row + rows.first + i) * work.columns->n + work.n0;
-      fill_dropout_factors(mask, element, work.n, numbers_ + kBefore + i * kPitch - element % 8);
+      fill_dropout_factors(mask.bits + element / 8, mask.keep, element, work.n, numbers_ + kBefore + i * kPitch - element % 8);
     }
   }
 

@@ -85,10 +85,10 @@ struct SumTask {
 };
 
 // Returns their number. `tasks` may be nullptr.
-int64_t list_sum_tasks(const OuterSum* sums, int count, SumTask* tasks) {
+int64_t list_sum_tasks(const OuterSum* sums, int count, int threads, SumTask* tasks) {
   int64_t listed = 0;
   for (int i = 0; i < count; ++i) {
-    const int64_t n = sums[i].n, step = outer_columns(sums[i]);
+    const int64_t n = sums[i].n, step = outer_columns(sums[i], threads);
     for (int64_t begin = 0; begin < n; begin += step, ++listed)
       if (tasks != nullptr) tasks[listed] = {sums + i, begin, n - begin < step ? n - begin : step};
   }
@@ -104,10 +104,10 @@ struct Tasks {
 };
 
 bool list_all(const Context& context, const Job& job, const OuterSum* sums, int count, Tasks& tasks) {
-  tasks.block_count = list_tasks(job, context.threads, nullptr), tasks.sum_count = list_sum_tasks(sums, count, nullptr);
+  tasks.block_count = list_tasks(job, context.threads, nullptr), tasks.sum_count = list_sum_tasks(sums, count, context.threads, nullptr);
   tasks.blocks = share<Task>(context, tasks.block_count), tasks.sums = share<SumTask>(context, tasks.sum_count);
   if (tasks.blocks == nullptr || tasks.sums == nullptr) return false;
-  list_tasks(job, context.threads, tasks.blocks), list_sum_tasks(sums, count, tasks.sums);
+  list_tasks(job, context.threads, tasks.blocks), list_sum_tasks(sums, count, context.threads, tasks.sums);
   return true;
 }
 
@@ -133,11 +133,11 @@ void run_turns(const Context& context, const Job& job, const Tasks& tasks, const
     const int64_t rows = job.gemm->m - row < job.plan.turn_rows ? job.gemm->m - row : job.plan.turn_rows;
     const Turn turn = {row, rows, panels_of(rows)};
     context.parallel_for(turn.panels, [&](int64_t p, int worker) { pack_panel(job, turn, p, worker, buffers[worker]); });
-    const bool last = t + 1 == job.plan.turns;
-    context.parallel_for(tasks.block_count + (last ? tasks.sum_count : 0), [&](int64_t i, int worker) {
-      if (i < tasks.block_count) return run_task(job, tasks.blocks[i], turn, buffers[worker]);
-      const SumTask& task = tasks.sums[i - tasks.block_count];
-      add_outer_sum(*task.sum, task.begin, task.n, buffers[worker].block);
+    // With the last turn all sides are made. The blocks come after the sums, because they end in small ones.
+    const int64_t sum_count = t + 1 == job.plan.turns ? tasks.sum_count : 0;
+    context.parallel_for(sum_count + tasks.block_count, [&](int64_t i, int worker) {
+      if (i >= sum_count) return run_task(job, tasks.blocks[i - sum_count], turn, buffers[worker]);
+      add_outer_sum(*tasks.sums[i].sum, tasks.sums[i].begin, tasks.sums[i].n, buffers[worker].block);
     });
   }
 }

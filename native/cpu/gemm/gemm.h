@@ -5,7 +5,7 @@
 
 namespace lowrank::cpu::LOWRANK_ISA {
 
-// C = sum of the products, for each block of columns; then, with the same hands, the outer sums, which may read what the sides made.
+// C = sum of the products, for each block of columns; with the same hands the outer sums, which may read what the sides made.
 // No C may be an operand, but for Columns::carry.
 void multiply(const Context& context, const Gemm& gemm, const OuterSum* sums, int count);
 

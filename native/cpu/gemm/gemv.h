@@ -14,7 +14,7 @@ struct Gemv {
   int64_t k = 0, n = 0;
   const float* x = nullptr;
   int64_t x_pitch = 0;
-  Right w;  // [k, n]; drop is not looked at
+  Right w;  // [k, n]
   float scale = 1.0f;
   float* y = nullptr;
   int64_t y_pitch = 0;

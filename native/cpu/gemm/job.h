@@ -17,7 +17,7 @@ struct Job {
   Block sides[kMaxParts];     // B of each side, expanded as a whole
   Slab* slabs[kMaxParts];
   int64_t slab_count[kMaxParts];
-  int64_t offset[kMaxLefts];  // where each packed Left begins in a row of the panel, in words
+  int64_t offset[kMaxLefts];  // where each Left begins in a row of the panel, in words
 };
 
 // A worker's own.

@@ -43,14 +43,14 @@ void pack_rows(const float* x, int64_t pitch, int64_t rows, int64_t k, float* pa
 
 }  // namespace
 
-void pack_left(const Left& left, int64_t row, int64_t rows, int64_t k0, int64_t k, const Dropout& drop, float* panel) {
-  const float* x = left.data + row * left.pitch + k0;
-  if (!drop.on()) return pack_rows(x, left.pitch, rows, k, panel);
+void pack_left(const Left& left, int64_t row, int64_t rows, const Dropout& drop, float* panel) {
+  const float* x = left.data + row * left.pitch;
+  if (!drop.on()) return pack_rows(x, left.pitch, rows, left.k, panel);
   HWY_ALIGN float dropped[kGroups * kLanes * kDropChunk];
-  for (int64_t begin = 0; begin < k; begin += kDropChunk) {
-    const int64_t n = k - begin < kDropChunk ? k - begin : kDropChunk;
+  for (int64_t begin = 0; begin < left.k; begin += kDropChunk) {
+    const int64_t n = left.k - begin < kDropChunk ? left.k - begin : kDropChunk;
     for (int64_t i = 0; i < rows; ++i)
-      drop_row(drop, x + i * left.pitch + begin, (row + i) * left.k + k0 + begin, n, dropped + i * kDropChunk);
+      drop_row(drop, x + i * left.pitch + begin, (row + i) * left.k + begin, n, dropped + i * kDropChunk);
     pack_rows(dropped, kDropChunk, rows, n, panel + begin * rows);
   }
 }

@@ -8,9 +8,9 @@ namespace lowrank::cpu::LOWRANK_ISA {
 // Floats that packing may write beyond a panel: whole vectors are stored.
 constexpr int64_t kPanelSlack = (kTileRows + kLanes - 1) / kLanes * kLanes;
 
-// Rows [row, row + rows) and columns [k0, k0 + k) of `left` as panel[k * rows + i], masked by `drop` where that is
-// on. Ascending k only: the vectors stored for one k run over into the next.
-void pack_left(const Left& left, int64_t row, int64_t rows, int64_t k0, int64_t k, const Dropout& drop, float* panel);
+// Rows [row, row + rows) of `left` as panel[k * rows + i], masked by `drop` where that is on. Ascending k only: the vectors stored for one k
+// run over into the next.
+void pack_left(const Left& left, int64_t row, int64_t rows, const Dropout& drop, float* panel);
 
 // A packed panel of f32, `k` runs of `rows`, as bf16 pairs. Reads up to kPanelSlack beyond `wide`, writes as pack_left does.
 void pair_panel(const float* wide, int64_t rows, int64_t k, float* panel);

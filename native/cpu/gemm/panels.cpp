@@ -41,7 +41,7 @@ void run_side(const Job& job, int s, const PanelRows& rows, const float* from, f
   const Left& left = job.gemm->lefts[side.from];
   const float* a = from;
   if (side.drop.on()) {
-    pack_left(left, rows.first, rows.count, 0, left.k, side.drop, dropped);
+    pack_left(left, rows.first, rows.count, side.drop, dropped);
     a = dropped;
   }
   for (int64_t j = 0; j < job.sides[s].count(); ++j) run_side_tile(job, side, job.sides[s], j, left.k, rows, a, panel);
@@ -62,11 +62,11 @@ void pack_panel(const Job& job, const Turn& turn, int64_t p, int worker, const B
     if (left.data == nullptr) continue;
     float* own = panel + job.offset[i] * rows.count;
     if (left_words(gemm, job.plan, i) == Words::f32) {
-      pack_left(left, rows.first, rows.count, 0, left.k, Dropout(), own);
+      pack_left(left, rows.first, rows.count, Dropout(), own);
       f32[i] = own;
       continue;
     }
-    pack_left(left, rows.first, rows.count, 0, left.k, Dropout(), wide);
+    pack_left(left, rows.first, rows.count, Dropout(), wide);
     pair_panel(wide, rows.count, left.k, own);
     f32[i] = wide, wide += left.k * rows.count;
   }

@@ -17,6 +17,15 @@ constexpr int kTileRows = 6, kUnroll = HWY_NATIVE_FMA ? 4 : 1;
 #endif
 constexpr int kTileCols = kTileVectors * kLanes;
 
+// ROW(1), ROW(2), ... ROW(kTileRows): the rows of a table of kernels.
+#if HWY_TARGET <= HWY_AVX3
+#define LOWRANK_TILE_ROWS(ROW) ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7), ROW(8), ROW(9), ROW(10), ROW(11), ROW(12), ROW(13), ROW(14)
+#elif HWY_ARCH_ARM_A64
+#define LOWRANK_TILE_ROWS(ROW) ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6), ROW(7), ROW(8), ROW(9), ROW(10), ROW(11), ROW(12)
+#else
+#define LOWRANK_TILE_ROWS(ROW) ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6)
+#endif
+
 // What the first run of a tile multiplies. bf16 pairs: the numbers of k and k + 1, the first in the lower half of a word of 32 bits;
 // one word then stands where an f32 would, and the run is half as long.
 enum class Words : int32_t { f32, bf16_pairs };
@@ -35,8 +44,8 @@ struct Tile {
   const float* bias;       // [cols] or nullptr
   const float* factors;    // [rows, cols] of the second run, of pitch factors_pitch; nullptr: none
   int64_t factors_pitch;
-  const float* soon;       // what is wanted next: kTileCols floats of it are prefetched with every kUnroll-th k of packed panels and
-  int64_t soon_step;       // with each k of what lies elsewhere, `soon_step` floats on with each k
+  const float* soon;       // what is wanted next: kTileCols floats of it are prefetched with every kUnroll-th k of packed panels and with
+  int64_t soon_step;       // each k of others (a side taken as its transpose), `soon_step` floats on with each k
 };
 
 using TileKernel = void (*)(const Tile& tile);

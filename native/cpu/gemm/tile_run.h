@@ -113,15 +113,7 @@ void run_tile(const Tile& tile) {
 
 #define ROW(rows) {run_tile<rows, 1, First>, run_tile<rows, 2, First>}
 template <class First>
-constexpr TileKernel kTiles[kTileRows][kTileVectors] = {
-    ROW(1), ROW(2), ROW(3), ROW(4), ROW(5), ROW(6),
-#if HWY_TARGET <= HWY_AVX3 || HWY_ARCH_ARM_A64
-    ROW(7), ROW(8), ROW(9), ROW(10), ROW(11), ROW(12),
-#endif
-#if HWY_TARGET <= HWY_AVX3
-    ROW(13), ROW(14),
-#endif
-};
+constexpr TileKernel kTiles[kTileRows][kTileVectors] = {LOWRANK_TILE_ROWS(ROW)};
 #undef ROW
 
 }  // namespace
