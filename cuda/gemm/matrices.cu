@@ -33,20 +33,20 @@ StoredMatrix part_of(const Weight& w, int i) {
 
 }  // namespace
 
-Halves halves_of(Queue& queue, const StoredMatrix& stored, DType dtype) {
-  if (stored.dtype == dtype && is_aligned(stored.data, stored.pitch)) return {stored.data, stored.pitch, false};
-  const int64_t pitch = whole_pieces(stored.cols);
-  auto* copy = queue.scratch_for<uint16_t>(stored.rows * pitch);
-  if (copy == nullptr || stored.rows * stored.cols == 0) return {copy, pitch, false};
-  if (dtype == DType::bf16) copy_as(queue, reinterpret_cast<bf16*>(copy), pitch, stored);
-  else copy_as(queue, reinterpret_cast<f16*>(copy), pitch, stored);
-  return {copy, pitch, false};
+Halves halves_of(Queue& queue, const StoredMatrix& stored, DType dtype, int64_t border) {
+  if (border == 0 && stored.dtype == dtype && is_aligned(stored.data, stored.pitch)) return {stored.data, stored.pitch, false};
+  const int64_t pitch = whole_pieces(stored.cols + border);
+  const Halves copy{queue.scratch_for<uint16_t>(stored.rows * pitch), pitch, border > 0};
+  if (copy.data == nullptr || stored.rows * stored.cols == 0) return copy;
+  if (dtype == DType::bf16) copy_as(queue, static_cast<bf16*>(const_cast<void*>(copy.data)), pitch, stored);
+  else copy_as(queue, static_cast<f16*>(const_cast<void*>(copy.data)), pitch, stored);
+  return copy;
 }
 
 Halves halves_of(Queue& queue, const Tensor& tensor, int64_t column, int64_t count) {
-  Halves halves = halves_of(queue, {elements_from(tensor.data, column), tensor.dtype, tensor.rows(), count, tensor.pitch}, tensor.dtype);
-  halves.bordered = halves.data == tensor.data && count == tensor.cols() && tensor.pitch >= tensor.cols() + kBorder;
-  return halves;
+  const void* data = elements_from(tensor.data, column);
+  if (!is_aligned(data, tensor.pitch)) return halves_of(queue, {data, tensor.dtype, tensor.rows(), count, tensor.pitch}, tensor.dtype, kBorder);
+  return {data, tensor.pitch, column == 0 && count == tensor.cols() && tensor.pitch >= count + kBorder};
 }
 
 Frozen frozen_of(Queue& queue, const Weight& w, DType dtype) {

@@ -13,15 +13,15 @@ struct Halves {
   bool bordered = false;
 };
 
-// [rows, cols] of `stored`, as `dtype`. data == nullptr: the op has been failed.
+// [rows, cols] of `stored`, as `dtype`; with a border it is a copy. data == nullptr: the op has been failed.
 struct StoredMatrix {
   const void* data = nullptr;
   DType dtype = DType::bf16;
   int64_t rows = 0, cols = 0, pitch = 0;
 };
-Halves halves_of(Queue& queue, const StoredMatrix& stored, DType dtype);
+Halves halves_of(Queue& queue, const StoredMatrix& stored, DType dtype, int64_t border = 0);
 
-// Columns [column, column + count) of an activation.
+// Columns [column, column + count) of an activation. A copy has a border.
 Halves halves_of(Queue& queue, const Tensor& tensor, int64_t column, int64_t count);
 
 // A frozen weight: one matrix for all parts where it has a border, else a matrix for each.

@@ -60,15 +60,18 @@ void multiply_in_borders(Queue& queue, const Extended& p, const Frozen& w, Lie l
     g.add(p.left.data, p.left.pitch, matrix.data, matrix.pitch, p.deep);
     return gemm(queue, g);
   }
-  declare_border(*p.bordered, kBorder);
+  // A product more would cost a pass over C as well, and leave there in 16 bits what it gives.
+  const Halves left = p.left.bordered ? p.left : halves_of(queue, {p.left.data, p.dtype, p.rows, p.deep, p.left.pitch}, p.dtype, kBorder);
+  if (left.data == nullptr) return;
+  if (p.lender != nullptr) declare_border(*p.lender, kBorder);
   declare_border(*p.w);
   // Borders belong to whoever is running: nobody's numbers lie there from one op to the next.
   void* right_border = const_cast<void*>(elements_from(matrix.data, lie == Lie::columns ? p.deep : p.deep * matrix.pitch));
-  void* left_border = elements_from(p.bordered->data, p.deep);
-  spread(queue, {of_rows(p, left_border, p.left.pitch, left_slots(kBorder, copies, bias)),
+  void* left_border = const_cast<void*>(elements_from(left.data, p.deep));
+  spread(queue, {of_rows(p, left_border, left.pitch, left_slots(kBorder, copies, bias)),
                  of_columns(p, right_border, matrix.pitch, lie, 0, columns, right_slots(kBorder, copies, bias ? p.bias : nullptr))});
   if (bias) g.bias = nullptr;
-  g.add(p.left.data, p.left.pitch, matrix.data, matrix.pitch, p.deep + kBorder);
+  g.add(left.data, left.pitch, matrix.data, matrix.pitch, p.deep + kBorder);
   gemm(queue, g);
 }
 
@@ -138,7 +141,7 @@ void multiply_extended(Queue& queue, const Extended& p) {
   const Frozen w = frozen_of(queue, *p.w, p.dtype);
   if (!w.good() || p.left.data == nullptr) return;
   const int64_t ranks = p.parts.ranks();
-  if (w.bordered() && p.bordered != nullptr && ranks <= kBorder) {
+  if (w.bordered() && ranks <= kBorder) {
     const bool bias = p.bias != nullptr && ranks + kBias <= kBorder;
     const int32_t copies = copies_in(ranks, kBorder - (bias ? kBias : 0));
     return multiply_in_borders(queue, p, w, p.forward ? w.forward : w.backward(), copies, bias);

@@ -1,5 +1,5 @@
-// A product that is extended along k by the ranks of an adapter, and by a bias: in the borders where there are any and they are wide enough,
-// in matrices of their own elsewhere.
+// A product that is extended along k by the ranks of an adapter, and by a bias: in borders where W has one that is wide enough, in matrices
+// of their own elsewhere.
 #pragma once
 #include "../gemm/matrices.h"
 #include "spread.h"
@@ -10,7 +10,7 @@ struct Extended {
   DType dtype = DType::bf16;
   int64_t rows = 0;
   Halves left;              // [rows, long]: x or dy
-  const Tensor* bordered = nullptr;  // what `left` is, if it has a border
+  const Tensor* lender = nullptr;  // whose border `left` has, unless it is a copy's
   int64_t deep = 0;         // k without the extension
   const Weight* w = nullptr;
   bool forward = true;      // against W^T, else W

@@ -12,7 +12,7 @@ namespace {
 void set_left(Queue& queue, Extended& p, const Tensor& tensor) {
   p.dtype = tensor.dtype, p.rows = tensor.rows(), p.deep = tensor.cols();
   p.left = halves_of(queue, tensor, 0, tensor.cols());
-  if (p.left.bordered) p.bordered = &tensor;
+  if (p.left.bordered && p.left.data == tensor.data) p.lender = &tensor;
 }
 
 Extended forward_of(Queue& queue, const Tensor& y, const Tensor& x, const Weight& w, const Tensor& bias, const Tensor& carry) {

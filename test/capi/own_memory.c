@@ -73,7 +73,7 @@ int main(int count, char** arguments) {
   lowrank_add_args add = {vector(there.y, 4), vector(there.y, 4), vector(there.y, 4)};
   add.b.device_type = LOWRANK_CPU;
   REFUSES("an operand in host memory is refused", lowrank_add(device, &add), LOWRANK_ERR_DEVICE, "must be on the context's device");
-  add.b.device_type = LOWRANK_EMULATOR, add.b.device_index = ordinal;
+  add.b.device_type = options.device_type, add.b.device_index = ordinal;
   CHECK("an operand on it has that number", lowrank_add(device, &add) == LOWRANK_OK);
   add.b.device_index = 1 - ordinal;
   REFUSES("one with another number is on another device", lowrank_add(device, &add), LOWRANK_ERR_DEVICE, "must be on the context's device");
