@@ -70,7 +70,8 @@ struct CublasLt::State {
   Functions call;
   Handle handle = nullptr, product = nullptr, preference = nullptr;
   Handle layouts[3] = {};  // w, x, y, as column-major matrices
-  Heuristic chosen{};
+  Heuristic found[kMostChoices] = {};
+  int count = 0, chosen = 0;
   void* workspace = nullptr;
 
   void drop_product() {
@@ -110,10 +111,8 @@ std::unique_ptr<CublasLt> CublasLt::open(std::string& why) {
   LT_FUNCTIONS(BIND)
 #undef BIND
   if (const int status = state->call.Create(&state->handle)) return why = "cublasLtCreate fails with " + std::to_string(status), nullptr;
-  const uint32_t no_split = 0;  // CUBLASLT_REDUCTION_SCHEME_NONE
   state->call.MatmulPreferenceCreate(&state->preference);
   state->call.MatmulPreferenceSetAttribute(state->preference, kWorkspaceBytes, &kWorkspace, sizeof kWorkspace);
-  state->call.MatmulPreferenceSetAttribute(state->preference, kReductionMask, &no_split, sizeof no_split);
   if (cudaMalloc(&state->workspace, kWorkspace) != cudaSuccess) return why = "no memory for a workspace", nullptr;
   std::unique_ptr<CublasLt> lt(new CublasLt(std::move(state)));
   lt->file_ = file;
@@ -125,24 +124,29 @@ std::string CublasLt::prepare(const Product& p) {
   s.drop_product();
   // Row-major matrices are column-major ones transposed: y^T [N, T] = op(w) [N, K] x^T [K, T].
   const int transpose = p.backward ? 0 : 1;
+  const uint32_t reductions = p.split ? 2 : 0;  // CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE, _NONE
+  s.call.MatmulPreferenceSetAttribute(s.preference, kReductionMask, &reductions, sizeof reductions);
   s.call.MatmulDescCreate(&s.product, kCompute32F, k32F);
   s.call.MatmulDescSetAttribute(s.product, kTransposeA, &transpose, sizeof transpose);
-  const auto layout = [&](Handle* made, int64_t rows, int64_t cols, int64_t ld) {
-    s.call.MatrixLayoutCreate(made, kBF16, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols), ld);
+  const auto layout = [&](Handle* made, int type, int64_t rows, int64_t cols, int64_t ld) {
+    s.call.MatrixLayoutCreate(made, type, static_cast<uint64_t>(rows), static_cast<uint64_t>(cols), ld);
   };
-  layout(&s.layouts[0], p.backward ? p.N : p.K, p.backward ? p.K : p.N, p.ldw);
-  layout(&s.layouts[1], p.K, p.T, p.ldx);
-  layout(&s.layouts[2], p.N, p.T, p.ldy);
-  int found = 0;
-  const int status = s.call.MatmulAlgoGetHeuristic(s.handle, s.product, s.layouts[0], s.layouts[1], s.layouts[2], s.layouts[2], s.preference, 1, &s.chosen, &found);
-  if (status == 0 && found > 0) return "";
+  layout(&s.layouts[0], kBF16, p.backward ? p.N : p.K, p.backward ? p.K : p.N, p.ldw);
+  layout(&s.layouts[1], kBF16, p.K, p.T, p.ldx);
+  layout(&s.layouts[2], p.y_is_f32 ? k32F : kBF16, p.N, p.T, p.ldy);
+  s.count = s.chosen = 0;
+  const int status = s.call.MatmulAlgoGetHeuristic(s.handle, s.product, s.layouts[0], s.layouts[1], s.layouts[2], s.layouts[2], s.preference, kMostChoices, s.found, &s.count);
+  if (status == 0 && s.count > 0) return "";
   return "cublasLt knows no algorithm (status " + std::to_string(status) + ")";
 }
+
+int CublasLt::choices() const { return state_->count; }
+void CublasLt::choose(int which) { state_->chosen = which; }
 
 bool CublasLt::run(const void* x, const void* w, void* y, cudaStream_t stream) {
   State& s = *state_;
   const float one = 1, zero = 0;
-  return s.call.Matmul(s.handle, s.product, &one, w, s.layouts[0], x, s.layouts[1], &zero, y, s.layouts[2], y, s.layouts[2], &s.chosen.algorithm, s.workspace,
+  return s.call.Matmul(s.handle, s.product, &one, w, s.layouts[0], x, s.layouts[1], &zero, y, s.layouts[2], y, s.layouts[2], &s.found[s.chosen].algorithm, s.workspace,
                        kWorkspace, stream) == 0;
 }
 

@@ -13,6 +13,8 @@ struct Product {
   bool backward;
   int64_t T, N, K;
   int64_t ldx, ldw, ldy;
+  bool y_is_f32 = false;
+  bool split = false;  // K may be cut into pieces that are added in f32, in a workspace: always in the same order
 };
 
 class CublasLt {
@@ -23,10 +25,15 @@ class CublasLt {
   const std::string& file() const { return file_; }
   size_t version() const;
 
-  // Chooses an algorithm without split-K that changes with the machine's mood; an empty string, or the reason why it can't be done.
+  // Finds algorithms that give the same bits in every run, the likeliest first; an empty string, or the reason why it can't be done.
   std::string prepare(const Product& product);
+  // How many were found, at most kMostChoices; run() takes the first, unless another has been chosen.
+  int choices() const;
+  void choose(int which);
   // Queues the product that was prepared last. bf16 operands, f32 sums.
   bool run(const void* x, const void* w, void* y, cudaStream_t stream);
+
+ static constexpr int kMostChoices = 8;
 
  private:
   struct State;

@@ -94,16 +94,30 @@ double copy_rate() {
   return 2.0 * kCopy / time_of([&] { NEED(cudaMemcpyAsync(to.data(), from.data(), kCopy, cudaMemcpyDeviceToDevice)); }) / 1e6;
 }
 
-// GFLOP/s, or a negative number. K and ld in elements; the operands are as large as their ld asks.
+// Operands of a product, as large as their ld asks.
+struct Operands {
+  Buffer x, w, y;
+  const void *px, *pw;
+
+  explicit Operands(const Product& p) : x(2 * p.T * p.ldx), w(2 * (p.backward ? p.K : p.N) * p.ldw), y((p.y_is_f32 ? 4 : 2) * p.T * p.ldy), px(x.random(1)), pw(w.random(2)) {}
+};
+
+double flops_of(const Product& p) { return 2.0 * static_cast<double>(p.T) * static_cast<double>(p.N) * static_cast<double>(p.K); }
+
+// GFLOP/s of the algorithm that is chosen, or a negative number.
+double rate_of_choice(CublasLt& lt, const Product& p, const Operands& with) {
+  bool fine = true;
+  const double ms = time_of([&] { fine = lt.run(with.px, with.pw, with.y.data(), nullptr) && fine; });
+  return fine ? flops_of(p) / ms / 1e6 : -1;
+}
+
+// GFLOP/s, or a negative number. K and ld in elements.
 double product_rate(CublasLt& lt, const Product& p, std::string& why) {
   why = lt.prepare(p);
   if (!why.empty()) return -1;
-  Buffer x(2 * p.T * p.ldx), w(2 * (p.backward ? p.K : p.N) * p.ldw), y(2 * p.T * p.ldy);
-  const void *px = x.random(1), *pw = w.random(2);
-  bool fine = true;
-  const double ms = time_of([&] { fine = lt.run(px, pw, y.data(), nullptr) && fine; });
-  if (!fine) return why = "the product failed", -1;
-  return 2.0 * static_cast<double>(p.T) * static_cast<double>(p.N) * static_cast<double>(p.K) / ms / 1e6;
+  const double rate = rate_of_choice(lt, p, Operands(p));
+  if (rate < 0) why = "the product failed";
+  return rate;
 }
 
 constexpr Product kPeak{false, 8192, 8192, 8192, 8192, 8192, 8192};
@@ -203,6 +217,55 @@ void border_rates(Rows& rows, CublasLt& lt) {
   }
 }
 
+std::string sizes_of(const Product& p) {
+  return std::string(p.backward ? "dx " : "y ") + std::to_string(p.T) + " x " + std::to_string(p.N) + ", K " + std::to_string(p.K);
+}
+
+// The products of a loss over Llama 3's vocabulary, by rows of a chunk, of Llama-3.2-1B: logits in f32, and dx, whose K is long and whose
+// result is small.
+void loss_rates(Rows& rows, CublasLt& lt) {
+  constexpr int64_t kVocabulary = 128256, kHidden = 2048, kPitch = kHidden + 64;
+  for (const int64_t T : {512, 1024, 2048}) {
+    std::string why;
+    const Product logits{false, T, kVocabulary, kHidden, kPitch, kPitch, kVocabulary, true};
+    rows.add(sizes_of(logits) + ", f32", product_rate(lt, logits, why) / 1e3, "TFLOP/s", why);
+    for (const bool split : {false, true}) {
+      const Product dx{true, T, kHidden, kVocabulary, 2 * kVocabulary, kPitch, kPitch, false, split};
+      rows.add(sizes_of(dx) + (split ? ", K in pieces" : ""), product_rate(lt, dx, why) / 1e3, "TFLOP/s", why);
+    }
+  }
+}
+
+// What the choice of an algorithm by its time would gain over the likeliest, for the products of a layer of Llama-3-8B.
+void choice_rates(Rows& rows, CublasLt& lt) {
+  struct Size {
+    int64_t N, K;
+  };
+  for (const bool backward : {false, true}) {
+    for (const auto& [N, K] : {Size{6144, 4096}, Size{4096, 4096}, Size{28672, 4096}, Size{4096, 14336}}) {
+      const int64_t out = backward ? K : N, in = (backward ? N : K) + 64;
+      const Product p{backward, 8192, out, in, in, backward ? out + 64 : in, out + 64};
+      std::string why = lt.prepare(p);
+      if (!why.empty()) {
+        rows.add("best of the algorithms for " + sizes_of(p), 0, "TFLOP/s", why);
+        continue;
+      }
+      const Operands with(p);
+      double first = 0, best = 0;
+      int which = 0;
+      for (int i = 0; i < lt.choices(); ++i) {
+        lt.choose(i);
+        const double rate = rate_of_choice(lt, p, with);
+        if (i == 0) first = rate;
+        if (rate > best) best = rate, which = i;
+      }
+      char note[96];
+      snprintf(note, sizeof note, "number %d of %d; the first %.0f", which + 1, lt.choices(), first / 1e3);
+      rows.add("best of the algorithms for " + sizes_of(p), best / 1e3, "TFLOP/s", note);
+    }
+  }
+}
+
 int facts() {
   int device = 0;
   cudaDeviceProp properties;
@@ -221,6 +284,8 @@ int facts() {
     peak = product_rate(*lt, kPeak, why);
     rows.add("bf16 8192^3", peak / 1e3, "TFLOP/s", lt->file() + ", " + std::to_string(lt->version()) + why);
     border_rates(rows, *lt);
+    loss_rates(rows, *lt);
+    choice_rates(rows, *lt);
   }
   host_rates(rows);
   printf("],\n \"line\": \"%s: copy %.0f GB/s, bf16 %s\"}\n", properties.name, copied, peak < 0 ? "not measured" : (std::to_string(static_cast<int>(peak / 1e3)) + " TFLOP/s").c_str());
