@@ -202,7 +202,7 @@ void border_rates(Rows& rows, CublasLt& lt) {
   };
   for (const bool backward : {false, true}) {
     double plain = 0;
-    for (const auto& [K, ld] : {Form{4096, 4096}, Form{4096, 4160}, Form{4112, 4112}, Form{4112, 4160}, Form{4160, 4160}}) {
+    for (const auto& [K, ld] : {Form{4096, 4096}, Form{4096, 4160}, Form{4096, 4224}, Form{4112, 4112}, Form{4112, 4160}, Form{4128, 4160}, Form{4160, 4160}, Form{4160, 4224}}) {
       // Forward, w [4096, K] with rows of ld; backward, w [K, 4096] with rows of ld.
       const Product p{backward, 8192, 4096, K, ld, ld, 4096};
       std::string why;
