@@ -3,8 +3,9 @@ import { deviceParty, type Party, ratioSpread, spread, takeTurns } from '../src/
 import type { Device, MatmulPrecision } from '../src/device.ts';
 import type { Bench, BenchContext } from './bench.ts';
 import { peakParty } from './peak.ts';
+import { phase } from './phase.ts';
 import { startPeerWorker, type PeerWorker } from './peers.ts';
-import { digits, type Row, withQuartiles } from './table.ts';
+import { digits, renderTable, type Row, withQuartiles } from './table.ts';
 import { timer } from './time-left.ts';
 
 const cpuShapes: readonly LayerShape[] = [
@@ -50,8 +51,14 @@ export const loraLinear: Bench = {
     try {
       const rows: Samples[] = [];
       const time = timer('lora-linear', options.seconds);
-      for (const shape of chosenShapes(context)) if (time.allows(layerName(shape))) rows.push(await measure(context, shape, worker));
       const { dtype, precision } = options;
+      for (const shape of chosenShapes(context)) {
+        if (!time.allows(layerName(shape))) continue;
+        const row = await measure(context, shape, worker);
+        rows.push(row);
+        // Should time run out on the next.
+        if (device.kind !== 'cpu') console.log(renderTable([{ ...ourRow(row, '', precision), ...(worker === null ? {} : peerRow(row, 'p=0')) }]));
+      }
       const tables: Record<string, Row[]> = { [`ours, W0 ${dtype}, ${device.kind === 'cpu' ? precision : `activations ${activations}`}`]: rows.map((row) => ourRow(row, '', precision)) };
       if (medium !== null) tables[`ours, W0 ${dtype}, medium`] = rows.map((row) => ourRow(row, 'medium ', 'medium'));
       for (const work of worker === null ? [] : (['p=0', 'p=0.1'] as const)) tables[`beside PEFT ${theirType(context)}, ${work}`] = rows.map((row) => peerRow(row, work));
@@ -78,9 +85,9 @@ async function measure(context: BenchContext, shape: LayerShape, worker: PeerWor
   const layers: LayerWork[] = [];
   const parties: Record<string, Party> = {};
   const addOurs = async (on: Device, prefix: string): Promise<void> => {
-    const layer = makeLayerWork(on, shape, { stored: options.dtype, activations });
+    const layer = await phase('lora-linear', `making ${layerName(shape)}`, () => makeLayerWork(on, shape, { stored: options.dtype, activations }));
     layers.push(layer);
-    await layer.check();
+    await phase('lora-linear', `checking ${layerName(shape)}`, () => layer.check());
     for (const work of works) parties[prefix + work] = deviceParty(on, work === 'frozen' ? layer.frozen : layer.lora(Number(work.slice(2))));
   };
   try {
@@ -90,7 +97,8 @@ async function measure(context: BenchContext, shape: LayerShape, worker: PeerWor
     if (worker !== null) {
       const { T, K, N, r } = shape;
       const first = theirType(context);
-      const theirs = await worker.setUp('lora_linear', { T, K, N, r, dtypes: options.all && first === 'f32' ? ['f32', 'bf16'] : [first], device: first === 'f32' ? 'cpu' : 'cuda' });
+      const asked = { T, K, N, r, dtypes: options.all && first === 'f32' ? ['f32', 'bf16'] : [first], device: first === 'f32' ? 'cpu' : 'cuda' };
+      const theirs = await phase('lora-linear', "making PEFT's layer", () => worker.setUp('lora_linear', asked));
       for (const work of theirs.facts['works'] as string[]) parties[`PEFT ${work}`] = theirs.party(work);
     }
     return { shape, of: await takeTurns(parties, { rounds: options.rounds ?? (device.kind === 'cpu' ? 9 : 7), rest: worker === null || device.kind !== 'cpu' ? 0 : 15 }) };

@@ -13,6 +13,7 @@ import { memory } from './memory.ts';
 import { optimizer } from './optimizer.ts';
 import { helpText, readCommandLine } from './options.ts';
 import { openPeakMeter } from './peak.ts';
+import { phase } from './phase.ts';
 import { findPeers } from './peers.ts';
 import { profile } from './profile.ts';
 import { rmsNorm } from './rms-norm.ts';
@@ -45,9 +46,10 @@ if (options.help) console.log(helpText(benches));
 else await runAll();
 
 async function runAll(): Promise<void> {
-  await using device = await openDevice(options.device, { matmulPrecision: options.precision, ...(options.activations === null ? {} : { activations: options.activations }) });
+  const { device: name, precision: matmulPrecision, activations } = options;
+  await using device = await phase('bench', `opening ${name}`, () => openDevice(name, { matmulPrecision, ...(activations === null ? {} : { activations }) }));
   await using medium = await openMedium();
-  const peers = options.peers ? findPeers(options.python, { threads: device.info.threads, gpu: device.kind === 'cuda' }) : null;
+  const peers = options.peers ? await phase('bench', 'looking for peers', () => findPeers(options.python, { threads: device.info.threads, gpu: device.kind === 'cuda' })) : null;
   const context: BenchContext = { options, device, activations: device.info.activations, medium, peers, peak: openPeakMeter(device.kind) };
   console.log(`${device.info.name}, kernels ${device.info.kernels}, ${device.info.threads} threads, matmulPrecision ${device.info.matmulPrecision}`);
   try {

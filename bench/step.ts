@@ -1,6 +1,7 @@
 import { type Party, ratioSpread, spread, takeTurns } from '../src/cli/turns.ts';
 import type { Bench, BenchContext } from './bench.ts';
 import { peakParty } from './peak.ts';
+import { phase } from './phase.ts';
 import { withRandomModel } from './random-model.ts';
 import { chosenModels, type ModelShape } from './shapes.ts';
 import { digits, renderTable, type Row, withQuartiles } from './table.ts';
@@ -90,7 +91,9 @@ async function measure({ shape, training, folder, trainers }: Race, { device, pe
         return ms;
       } };
       try {
-        for (let i = 0; i < (device.kind === 'cuda' ? 3 : 1); i++) await party.sample(1); // loads, finds its memory, compiles
+        await phase('step', `the first steps of ${trainer.who}`, async () => {
+          for (let i = 0; i < (device.kind === 'cuda' ? 3 : 1); i++) await party.sample(1); // loads, finds its memory, compiles
+        });
         parties[trainer.who] = party;
       } catch (error) {
         failed.push({ who: trainer.who, note: (error as Error).message.slice(0, 200) }); // out of memory, most likely: the others go on

@@ -130,16 +130,23 @@ export class Tensor {
   }
 }
 
+// Loops: the `from` of a typed array is thirty times slower.
 function fromBf16(bits: Uint16Array): Float32Array {
-  return new Float32Array(Uint32Array.from(bits, (b) => b << 16).buffer);
+  const words = new Uint32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) words[i] = (bits[i] as number) << 16;
+  return new Float32Array(words.buffer);
 }
 
 function fromF16(bits: Uint16Array): Float32Array {
-  return Float32Array.from(bits, (b) => {
-    const sign = b & 0x8000 ? -1 : 1;
-    const exponent = (b >> 10) & 31;
-    const fraction = b & 1023;
-    if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
-    return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
-  });
+  const values = new Float32Array(bits.length);
+  for (let i = 0; i < bits.length; i++) values[i] = valueOfF16(bits[i] as number);
+  return values;
+}
+
+function valueOfF16(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  if (exponent === 31) return fraction === 0 ? sign * Infinity : NaN;
+  return exponent === 0 ? sign * fraction * 2 ** -24 : sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 }

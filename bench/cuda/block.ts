@@ -1,7 +1,8 @@
-import { flopFloor, frozenFlops, type LayerShape, type LayerWork, makeLayerWork } from '../../src/cli/layer-work.ts';
+import { flopFloor, frozenFlops, layerName, type LayerShape, type LayerWork, makeLayerWork } from '../../src/cli/layer-work.ts';
 import { deviceParty, type Party, ratioSpread, type Spread, spread, takeTurns, type Work } from '../../src/cli/turns.ts';
 import type { Bench, BenchContext } from '../bench.ts';
 import { peakParty } from '../peak.ts';
+import { phase } from '../phase.ts';
 import { startPeerWorker } from '../peers.ts';
 import { chosenModels, type ModelShape } from '../shapes.ts';
 import { digits, type Row, withQuartiles } from '../table.ts';
@@ -42,14 +43,14 @@ async function measure(context: BenchContext, shape: ModelShape, T: number): Pro
   const [layers, gated]: [LayerWork[], LayerWork[]] = [[], []];
   try {
     for (const linear of linears) {
-      const layer = makeLayerWork(device, linear, { stored: options.dtype, activations });
+      const layer = await phase('block', `making ${layerName(linear)}`, () => makeLayerWork(device, linear, { stored: options.dtype, activations }));
       layers.push(layer);
-      await layer.check();
+      await phase('block', `checking ${layerName(linear)}`, () => layer.check());
     }
     const [, , gateUp, down] = linears;
-    const mlp = makeGatedWork(device, { gateUp, down }, { stored: options.dtype, activations });
+    const mlp = await phase('block', 'making the gated MLP', () => makeGatedWork(device, { gateUp, down }, { stored: options.dtype, activations }));
     gated.push(mlp);
-    await mlp.check();
+    await phase('block', 'checking the gated MLP', () => mlp.check());
     const parties: Record<string, Party> = {};
     const fused = [...layers.slice(0, 2), mlp]; // q|k|v, o
     for (const work of works) {
@@ -59,11 +60,11 @@ async function measure(context: BenchContext, shape: ModelShape, T: number): Pro
     }
     if (worker !== null && peers !== null) {
       const asked = { T, r: rank, dtype: peers.gpu ? 'bf16' : 'f32', device: peers.gpu ? 'cuda' : 'cpu' };
-      const theirs = await worker.setUp('block', { ...asked, layers: linears.map(({ K, parts }) => ({ K, parts })) });
+      const theirs = await phase('block', "making PEFT's layers", () => worker.setUp('block', { ...asked, layers: linears.map(({ K, parts }) => ({ K, parts })) }));
       for (const work of works) parties[`PEFT ${work}`] = theirs.party(work);
     }
     if (peak !== null) parties['peak'] = peakParty(peak, device.kind === 'cpu' ? 'f32' : 'bf16', device.info.threads);
-    const samples = await takeTurns(parties, { rounds: options.rounds ?? 7, sample: 50 });
+    const samples = await phase('block', 'turns', () => takeTurns(parties, { rounds: options.rounds ?? 7, sample: 50 }));
     return Object.keys(parties).filter((who) => who !== 'peak').map((who) => rowOf(who, linears, samples));
   } finally {
     await worker?.stop();

@@ -9,11 +9,14 @@ import json
 import sys
 import time
 
+import peft  # with transformers: seconds that go by while the other side sets up
 import torch
 
 
 def main():
     torch.set_num_threads(int(sys.argv[1]))
+    if torch.cuda.is_available():
+        torch.cuda.init()
     works = {}
     for line in sys.stdin:
         ask = json.loads(line)

@@ -38,7 +38,8 @@ export async function checkLayer(shape: LayerShape, operands: Operands, results:
   }
 }
 
-async function rowOf(matrix: Tensor, row: number): Promise<Float32Array> {
+/** One row of a matrix, without fetching the others. */
+export async function rowOf(matrix: Tensor, row: number): Promise<Float32Array> {
   using view = matrix.view([matrix.cols], row * matrix.cols);
   return view.data();
 }

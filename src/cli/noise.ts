@@ -36,10 +36,18 @@ export function makeNoise(seed: number): Noise {
   };
 }
 
+/** Rows at a time, each time from where in the noise they begin: a large tensor is never held here as a whole. */
 function filled(tensor: Tensor, steps: Uint8Array): Tensor {
-  const { size, dtype } = tensor;
+  const { rows, cols, size, dtype } = tensor;
   const table = dtype === 'f32' ? values : Uint16Array.from({ length: 256 }, (_, step) => bitsOf(step, dtype));
-  tensor.upload(tiled(dtype === 'f32' ? new Float32Array(size) : new Uint16Array(size), steps, table));
+  const most = Math.max(1, Math.floor(period / cols));
+  const length = Math.min(size, period + most * cols);
+  const all = tiled(dtype === 'f32' ? new Float32Array(length) : new Uint16Array(length), steps, table);
+  for (let row = 0; row < rows; row += most) {
+    const [count, begin] = [Math.min(most, rows - row), (row * cols) % period];
+    using view = tensor.view([count, cols], row * cols);
+    view.upload(all.subarray(begin, begin + count * cols));
+  }
   return tensor;
 }
 
