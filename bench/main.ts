@@ -6,6 +6,7 @@ import type { Bench, BenchContext } from './bench.ts';
 import { boundary } from './boundary.ts';
 import { block } from './cuda/block.ts';
 import { skinny } from './cuda/skinny.ts';
+import { timeline } from './cuda/timeline.ts';
 import { decode } from './decode.ts';
 import { large } from './large.ts';
 import { loraLinear } from './lora-linear.ts';
@@ -39,6 +40,7 @@ const benches: Readonly<Record<string, Bench>> = {
   skinny,
   block,
   stream,
+  timeline,
 };
 
 const options = readCommandLine(process.argv.slice(2), benches);

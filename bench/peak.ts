@@ -20,11 +20,14 @@ export interface PeakMeter {
 
 const here = path.dirname(fileURLToPath(import.meta.url));
 
-/** Programs that measure, and where each is made of what. */
-const programs = {
+/** Programs that measure, and where each is made of what; `file`: not called as its target is. */
+const programs: Readonly<Record<'peak' | 'gpu_peak' | 'timeline', { readonly source: string; readonly folder: string; readonly file?: string }>> = {
   peak: { source: path.join(here, 'native'), folder: path.join(here, '../build/bench') },
   gpu_peak: { source: path.join(here, 'cuda'), folder: path.join(here, '../build/bench/cuda') },
-} as const;
+  timeline: { source: path.join(here, 'cuda'), folder: path.join(here, '../build/bench/cuda'), file: 'timeline.so' },
+};
+
+const fileOf = (target: keyof typeof programs): string => path.join(programs[target].folder, programs[target].file ?? target);
 
 /** Builds a program; returns where it lies, or the reason why not. */
 export function buildNative(target: keyof typeof programs): { file: string } | { why: string } {
@@ -35,7 +38,7 @@ export function buildNative(target: keyof typeof programs): { file: string } | {
     const { status, error, stderr, stdout } = spawnSync('cmake', args, { encoding: 'utf8' });
     if (status !== 0) return { why: (error?.message ?? (stderr || stdout).trim().split('\n').slice(-3).join(' ')) };
   }
-  return { file: path.join(folder, target) };
+  return { file: fileOf(target) };
 }
 
 /**
@@ -53,8 +56,8 @@ export function openPeakMeter(kind = 'cpu'): PeakMeter | null {
 }
 
 /** A machine with a GPU may have got the program without what it takes to build it. */
-function alreadyBuilt(target: keyof typeof programs): { file: string } | { why: string } {
-  const file = path.join(programs[target].folder, target);
+export function alreadyBuilt(target: keyof typeof programs): { file: string } | { why: string } {
+  const file = fileOf(target);
   return existsSync(file) ? { file } : buildNative(target);
 }
 

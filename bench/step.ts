@@ -37,7 +37,7 @@ export const step: Bench = {
 };
 
 /** On what a shape is trained: a GPU's have enough tokens to fill one, and leave room for PEFT's activations beside. */
-function trainingOf(key: string): Training {
+export function trainingOf(key: string): Training {
   if (key === 'micro') return { rank: 4, batch: 2, tokens: 8 };
   if (key === 'llama8b') return { rank: 16, batch: 2, tokens: 2048 };
   return key.startsWith('llama') ? { rank: 16, batch: 4, tokens: 2048 } : usualTraining;

@@ -19,7 +19,8 @@ export const usualTraining: Training = { rank: 16, batch: 4, tokens: 256 };
 export interface Trainer {
   readonly who: string;
   readonly checkpointing: Checkpointing;
-  start(folder: string, training: Training): LineWorker;
+  /** `env` for this run alone. */
+  start(folder: string, training: Training, env?: Readonly<Record<string, string>>): LineWorker;
 }
 
 export interface StepAnswer {
@@ -52,8 +53,8 @@ export function ourTrainer({ checkpointing = 'none', precision = 'highest', devi
   return {
     who: `lowrank${precision === 'medium' ? ', medium' : ''}${checkpointing === 'blocks' ? ', checkpointed' : ''}`,
     checkpointing,
-    start: (folder, { rank, batch, tokens }) =>
-      startLineWorker({ file: process.execPath, args: ['--import', 'tsx', child, folder, ...[rank, batch, tokens].map(String), checkpointing, precision, device], env }),
+    start: (folder, { rank, batch, tokens }, more) =>
+      startLineWorker({ file: process.execPath, args: ['--import', 'tsx', child, folder, ...[rank, batch, tokens].map(String), checkpointing, precision, device], env: { ...env, ...more } }),
   };
 }
 
@@ -61,7 +62,10 @@ export function peftTrainer(peers: Peers, dtype: 'f32' | 'bf16' | 'f16', checkpo
   return {
     who: `PEFT ${dtype}${compiled ? ', compiled' : ''}${checkpointing === 'blocks' ? ', checkpointed' : ''}`,
     checkpointing,
-    start: (folder, { rank, batch, tokens }) => startLineWorker(peerCommand(peers, 'step.py', [folder, rank, batch, tokens, checkpointing, dtype, peers.gpu ? 'cuda' : 'cpu', compiled ? 'compiled' : 'eager'])),
+    start: (folder, { rank, batch, tokens }, more) => {
+      const command = peerCommand(peers, 'step.py', [folder, rank, batch, tokens, checkpointing, dtype, peers.gpu ? 'cuda' : 'cpu', compiled ? 'compiled' : 'eager']);
+      return startLineWorker({ ...command, env: { ...command.env, ...more } });
+    },
   };
 }
 

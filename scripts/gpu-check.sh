@@ -3,7 +3,7 @@
 #   bash .gpu/run.sh [full | second | list | STAGE[=SECONDS],...]   in the repository's root, with what `npm run gpu:check` packed
 #   bash scripts/gpu-check.sh ...                                   where Node, the modules and the build are there already
 # Each stage has a time limit of its own; one that fails stops no other. Last comes a table. Under $OUT: gpu-check.log (what the stages
-# printed), stages.tsv (the table), DEVICE-DATE.json (all of it and the figures; for bench/results), ncu.csv, ncu-step.csv.
+# printed), stages.tsv (the table), DEVICE-DATE.json (all of it and the figures; for bench/results), ncu.csv, ncu-step.csv, timeline-*.tsv.
 # The GPU's settings are never touched.
 set -uo pipefail
 
@@ -12,18 +12,19 @@ set -uo pipefail
 stages='
 facts       10 full   machine, driver, toolkit, libraries, tools
 load        20 full   what the addon and the plugin need, doctor, whether a device opens
-parity     110 full   every parity case on cuda
+parity      90 full   every parity case on cuda
 parity-own  30 full   those of products without cublasLt: the own mma.sync kernel
-peft        60 full   runs of PEFT repeated on cuda in f32, bf16 and f16, PEFT reading what comes out, steps as CUDA graphs
-paging      30 full   weights that take turns, whole models, frozen weights
+peft        50 full   runs of PEFT repeated on cuda in f32, bf16 and f16, PEFT reading what comes out, steps as CUDA graphs
+paging      20 full   weights that take turns, whole models, frozen weights
 capi        30 full   the C ABI, on a stream of the caller too, and on memory of PyTorch
-rates       30 full   copies, host to device, bf16 products by cublasLt, by K and row pitch
-block       35 full   bench block: the linears of a Llama-3-8B layer, beside PEFT
+rates       20 full   copies, host to device, bf16 products by cublasLt, by K and row pitch
+block       60 full   bench block: the linears of a Llama-3-8B layer, beside PEFT
 step        75 full   bench step: Llama-3.2-1B shape, beside PEFT
-stream      40 full   bench stream: that with 40 % of its weights on the device
-ncu         40 full   bytes and times of the kernels of the linears of a layer
-layer       40 full   bench lora-linear, beside PEFT
+stream      30 full   bench stream: that with 40 % of its weights on the device
+ncu         60 full   bytes and times of the kernels of the linears of a layer, without dropout
+layer       45 full   bench lora-linear, beside PEFT
 skinny      15 full   bench skinny
+timeline    60 second bench timeline: the kernels of a step and when none runs, beside those of PEFT
 memcheck    75 second compute-sanitizer over some parity cases, own products
 step-compiled 150 second bench step beside PEFT with torch.compile
 racecheck   90 second the same as memcheck, by its name
@@ -33,6 +34,7 @@ ncu-step    60 second bytes and times of the kernels of a training step of one l
 layer-all  300 more   bench lora-linear, all 18 shapes
 step-ops    75 more   the same as step, without CUDA graphs
 step-apart-ops 75 more the same as step, swiglu and the adapter apart
+ncu-dropout 60 more   the same as ncu, with dropout
 layer-8b   200 more   bench step: one Llama-3-8B layer, beside PEFT
 step-8b    420 more   bench step: Llama-3-8B shape, beside PEFT
 stream-8b  420 more   bench stream: Llama-3-8B shape'
@@ -87,6 +89,17 @@ cublaslt() {
   local file
   for file in ${LOWRANK_PEERS_PYTHON:+"$(dirname "$(dirname "$LOWRANK_PEERS_PYTHON")")"/lib/python3*/site-packages/nvidia/{cu13,cublas}/lib/libcublasLt.so.13} \
     /opt/*/.venv/lib/python3*/site-packages/nvidia/{cu13,cublas}/lib/libcublasLt.so.13 /usr/local/cuda{,-13}/{lib64,targets/x86_64-linux/lib}/libcublasLt.so.13; do
+    [ -e "$file" ] && { echo "$file"; return 0; }
+  done
+  return 1
+}
+
+# The toolkit's CUPTI, or that of a Python.
+cupti() {
+  local file
+  for file in "${LOWRANK_CUPTI:-}" /usr/local/cuda{,-13,-13.0}/{lib64,extras/CUPTI/lib64,targets/x86_64-linux/lib,lib}/libcupti.so.13 \
+    ${LOWRANK_PEERS_PYTHON:+"$(dirname "$(dirname "$LOWRANK_PEERS_PYTHON")")"/lib/python3*/site-packages/nvidia/{cu13,cuda_cupti}/lib/libcupti.so.13} \
+    /opt/*/.venv/lib/python3*/site-packages/nvidia/{cu13,cuda_cupti}/lib/libcupti.so.13; do
     [ -e "$file" ] && { echo "$file"; return 0; }
   done
   return 1
@@ -154,6 +167,7 @@ stage_step() { bench step --shape "${shape:-llama1b}" --seconds "$(part 60)" "$@
 stage_step-compiled() { stage_step --compiled; }
 stage_step-ops() { LOWRANK_GRAPHS=0 stage_step; }
 stage_step-apart-ops() { LOWRANK_FUSE=0 stage_step; }
+stage_timeline() { LOWRANK_CUPTI=$(cupti) LOWRANK_TIMELINE_FOLDER=$OUT bench timeline --shape "${shape:-llama1b}"; }
 stage_stream() { LOWRANK_PEERS_PYTHON= bench stream --shape "${shape:-llama1b}"; }
 stage_stream-8b() { LOWRANK_PEERS_PYTHON= bench stream --shape llama8b; }
 stage_layer-8b() { bench step --shape llama8b-layer --seconds "$(part 60)"; }
@@ -168,7 +182,8 @@ profile() {
     node --import tsx "$@" || return 1
   report ncu "$OUT/$name.csv"
 }
-stage_ncu() { local filter=(); profile ncu 200 bench/cuda/once.ts "$device" ${shape:+"$shape" 20}; }
+stage_ncu() { local filter=(); profile ncu 120 bench/cuda/once.ts "$device" 0 ${shape:+"$shape" 20}; }
+stage_ncu-dropout() { local filter=(); profile ncu-dropout 120 bench/cuda/once.ts "$device" 0.1 ${shape:+"$shape" 20}; }
 stage_ncu-step() { # all but products of cublasLt
   local filter=(--kernel-name-base demangled --kernel-name 'regex:.*lowrank::.*')
   profile ncu-step 200 bench/cuda/step-once.ts "$device" ${shape:+"$shape" 20}
@@ -235,7 +250,7 @@ main() {
     [ -n "$(limit_of "${stage%%=*}")" ] && [[ $stage =~ ^[a-z0-9-]+(=[0-9]+)?$ ]] || { echo "gpu-check: a stage must be one of these, with =SECONDS or without (found $stage)"; list; return 2; }
   done
   has timeout || { echo 'gpu-check: timeout (coreutils) must be here'; return 2; }
-  rm -rf "$logs" "$results"; mkdir -p "$logs" "$results" "$OUT"; rm -f "$OUT"/{stages.tsv,gpu-check.log,ncu.csv,ncu-step.csv} "$work"/{device.csv,no-device}; touch "$OUT/stages.tsv"
+  rm -rf "$logs" "$results"; mkdir -p "$logs" "$results" "$OUT"; rm -f "$OUT"/{stages.tsv,gpu-check.log,ncu.csv,ncu-dropout.csv,ncu-step.csv} "$OUT"/timeline-*.tsv "$work"/{device.csv,no-device}; touch "$OUT/stages.tsv"
   [ -n "$packed" ] && run_stage unpack 40 bash "$script" --inside unpack
   LOWRANK_PEERS_PYTHON=$(find_peers) && export LOWRANK_PEERS_PYTHON || unset LOWRANK_PEERS_PYTHON
   for stage in "${chosen[@]}"; do

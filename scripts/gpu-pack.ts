@@ -38,10 +38,11 @@ function cached(name: string, key: string, ending: string, make: (file: string) 
   if (!existsSync(path.join(folder, file))) make(file);
 }
 
-function gpuPeak(): readonly string[] {
-  const found = buildNative('gpu_peak');
+/** A program of bench/cuda; one that can't be built is only missed by `stage`. */
+function benchProgram(target: 'gpu_peak' | 'timeline', stage: string): readonly string[] {
+  const found = buildNative(target);
   if ('file' in found) return [path.relative(root, found.file)];
-  console.log(`gpu:check: the machine's own rates will not be measured: ${found.why}`);
+  console.log(`gpu:check: ${stage} will not be run: ${found.why}`);
   return [];
 }
 
@@ -68,7 +69,7 @@ function main(): void {
   const hash = createHash('sha256').update(lockText).digest('hex').slice(0, 12);
   const wanted = ['vitest', 'tsx', ...Object.keys(lock.packages[''].dependencies)];
   cached('modules', hash, '.tar.xz', (file) => pack(file, packageFolders(lock, wanted, (at) => existsSync(path.join(root, at))), unneeded));
-  pack('build.tar.xz', [...built, capiChecks(), ...gpuPeak()]);
+  pack('build.tar.xz', [...built, capiChecks(), ...benchProgram('gpu_peak', 'rates'), ...benchProgram('timeline', 'timeline')]);
   writeFileSync(path.join(folder, 'commit'), `${commit()}\n`);
   copyFileSync(path.join(root, 'scripts/gpu-check.sh'), path.join(folder, 'run.sh'));
   report();

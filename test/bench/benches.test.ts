@@ -71,9 +71,13 @@ describe.skipIf(emulators === 0)('on a device with memory of its own (the emulat
     expect([there['MB a step'], turns['MB a step']! > 0, turns['MiB of weights']! < there['MiB of weights']!]).toEqual([0, true, true]);
   });
 
-  it.each([['once.ts', 'the linears of a layer'], ['step-once.ts', 'a step']])('%s does its work once, for a profiler: %s', (program) => {
+  it.each([
+    { program: 'once.ts', what: 'the linears of a layer', args: ['0', 'micro', '20'] },
+    { program: 'once.ts', what: 'with dropout', args: ['0.1', 'micro', '20'] },
+    { program: 'step-once.ts', what: 'a step', args: ['micro', '20'] },
+  ])('$program does its work once, for a profiler: $what', ({ program, args }) => {
     const file = fileURLToPath(new URL(`../../bench/cuda/${program}`, import.meta.url));
-    const { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', file, 'cusim', 'micro', '20'], { encoding: 'utf8' });
+    const { status, stderr } = spawnSync(process.execPath, ['--import', 'tsx', file, 'cusim', ...args], { encoding: 'utf8' });
     expect([status, stderr]).toEqual([0, '']);
   });
 });

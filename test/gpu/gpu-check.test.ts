@@ -43,7 +43,7 @@ describe.skipIf(!hasBash)('gpu-check.sh', () => {
   const stagesOf = (list: string): (readonly [name: string, seconds: number])[] =>
     check('list').stdout.trim().split('\n').map((line) => line.trim().split(/\s+/)).filter(([, , which]) => which === list).map(([name, seconds]) => [name as string, Number(seconds)]);
 
-  it.each([['full', 14], ['second', 6]])('the limits of the list `%s` add up to less than ten minutes, with what unpacking takes', (list, count) => {
+  it.each([['full', 14], ['second', 7]])('the limits of the list `%s` add up to less than ten minutes, with what unpacking takes', (list, count) => {
     const stages = stagesOf(list);
     expect(stages).toHaveLength(count);
     const seconds = stages.reduce((sum, [, limit]) => sum + limit, 0);
@@ -51,12 +51,12 @@ describe.skipIf(!hasBash)('gpu-check.sh', () => {
     expect(seconds).toBeLessThanOrEqual(570);
   });
 
-  it('asks in one call first whether all is right, then how fast it is; sanitizers and compiled peers have a call of their own, a minute and more each', () => {
+  it('asks in one call first whether all is right, then how fast it is; sanitizers, compiled peers and the timeline of a step have a call of their own, a minute and more each', () => {
     const names = stagesOf('full').map(([name]) => name);
     expect(names.slice(0, names.indexOf('rates'))).toEqual(['facts', 'load', 'parity', 'parity-own', 'peft', 'paging', 'capi']);
     expect(names).toEqual(expect.arrayContaining(['block', 'step', 'stream', 'ncu', 'layer', 'skinny']));
     const second = stagesOf('second');
-    expect(second.map(([name]) => name)).toEqual(expect.arrayContaining(['memcheck', 'racecheck', 'synccheck', 'initcheck', 'step-compiled', 'ncu-step']));
+    expect(second.map(([name]) => name)).toEqual(expect.arrayContaining(['memcheck', 'racecheck', 'synccheck', 'initcheck', 'step-compiled', 'ncu-step', 'timeline']));
     for (const [name, seconds] of second) expect(seconds, name).toBeGreaterThanOrEqual(60);
   });
 
@@ -82,6 +82,12 @@ describe.skipIf(!hasBash)('gpu-check.sh', () => {
 
   it('a profile of a step counts our kernels alone', () => {
     expect(logOf('ncu,ncu-step')).toMatch(/ncu-step\.csv --kernel-name-base demangled --kernel-name regex:\.\*lowrank::\.\* node --import tsx bench\/cuda\/step-once\.ts cuda/);
+  });
+
+  it('a profile of a layer is without dropout, unless asked for', () => {
+    const log = logOf('ncu,ncu-dropout');
+    expect(log).toMatch(/ncu\.csv node --import tsx bench\/cuda\/once\.ts cuda 0\n/);
+    expect(log).toMatch(/ncu-dropout\.csv node --import tsx bench\/cuda\/once\.ts cuda 0\.1\n/);
   });
 
   it('refuses a stage that there is not, and names those that there are', () => {
