@@ -66,13 +66,14 @@ bool describe(const lt::Library& l, const Problem& p, Plan& plan) {
          l.layout_create(&plan.carry, p.c_type, n, m, p.carry_pitch) == 0 && l.layout_create(&plan.c, p.c_type, n, m, p.c_pitch) == 0;
 }
 
-// Without reductions between blocks: sums in one order, the same in every run.
+// A long K may be cut into pieces, which are added in f32 in the workspace, never by whichever block comes first: sums in one order, the same
+// in every run.
 bool choose(const lt::Library& l, lt::Handle handle, const Problem& p, Plan& plan) {
   lt::Preference preference = nullptr;
   if (l.preference_create(&preference) != 0) return false;
   const size_t workspace = kWorkspaceBytes;
-  const uint32_t no_reductions = 0, alignments[] = {p.b_alignment, p.a_alignment, p.carry_alignment, p.c_alignment};
-  bool good = l.preference_set(preference, lt::kWorkspace, &workspace, sizeof workspace) == 0 && l.preference_set(preference, lt::kReductions, &no_reductions, sizeof no_reductions) == 0;
+  const uint32_t reductions = lt::kReduceInWorkspace, alignments[] = {p.b_alignment, p.a_alignment, p.carry_alignment, p.c_alignment};
+  bool good = l.preference_set(preference, lt::kWorkspace, &workspace, sizeof workspace) == 0 && l.preference_set(preference, lt::kReductions, &reductions, sizeof reductions) == 0;
   for (int i = 0; i < 4; ++i) good = good && l.preference_set(preference, lt::kAlignments[i], &alignments[i], sizeof alignments[i]) == 0;
   lt::Heuristic found{};
   int count = 0;

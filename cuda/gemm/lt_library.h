@@ -28,6 +28,7 @@ constexpr int kComputeF32 = 68;                       // cublasComputeType_t
 constexpr int kTypeF32 = 0, kTypeF16 = 2, kTypeBf16 = 14;  // cudaDataType_t
 constexpr int kTransposeA = 3;                        // of a description: int32_t, 1 is "transposed"
 constexpr int kWorkspace = 1, kReductions = 3;        // of a preference: size_t, uint32_t
+constexpr uint32_t kReduceInWorkspace = 2;            // CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE
 constexpr int kAlignments[] = {5, 6, 7, 8};           // of a preference, for A, B, C, D: uint32_t, 256 unless said otherwise
 
 struct Library {
