@@ -221,6 +221,9 @@ find_peers() {
   return 1
 }
 
+# Its first import reads gigabytes from a cold disk, ten seconds and more: beside the first stages, which time nothing, it costs none of the benches.
+warm_peers() { "$LOWRANK_PEERS_PYTHON" -c 'import torch, transformers, peft' > "$logs/warm-peers.log" 2>&1 < /dev/null & }
+
 row() { # NAME RESULT RC SECONDS LAST
   printf '%s\t%s\t%s\t%s\t%s\n' "$@" >> "$OUT/stages.tsv"
   printf '%-14s %-8s %4s %7s s  %s\n' "$@"
@@ -252,7 +255,7 @@ main() {
   has timeout || { echo 'gpu-check: timeout (coreutils) must be here'; return 2; }
   rm -rf "$logs" "$results"; mkdir -p "$logs" "$results" "$OUT"; rm -f "$OUT"/{stages.tsv,gpu-check.log,ncu.csv,ncu-dropout.csv,ncu-step.csv} "$OUT"/timeline-*.tsv "$work"/{device.csv,no-device}; touch "$OUT/stages.tsv"
   [ -n "$packed" ] && run_stage unpack 40 bash "$script" --inside unpack
-  LOWRANK_PEERS_PYTHON=$(find_peers) && export LOWRANK_PEERS_PYTHON || unset LOWRANK_PEERS_PYTHON
+  LOWRANK_PEERS_PYTHON=$(find_peers) && export LOWRANK_PEERS_PYTHON && warm_peers || unset LOWRANK_PEERS_PYTHON
   for stage in "${chosen[@]}"; do
     name=${stage%%=*} limit=$(limit_of "$name") left=$(( deadline - ($(now) - begin) / 1000000 ))
     [ "$stage" = "$name" ] || limit=${stage#*=}

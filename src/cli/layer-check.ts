@@ -61,16 +61,24 @@ function partOf(parts: readonly number[], n: number): Part {
 
 /** The layer's numbers one by one; rows n, and those of dA, are of `part`. */
 function exactLayer({ T, K, N, r, parts = [N] }: LayerShape, { w, x, dy, a, b }: Operands, part: Part) {
-  const u = (t: number, { index }: Part, j: number): number => adapterScale * sum(K, (k) => x.at(t * K + k) * a.at((index * r + j) * K + k));
+  const rowOfA = ({ index }: Part, j: number): Float32Array => a.fill(K, (index * r + j) * K);
   // B is flat, part after part; all have rank r.
-  const v = (t: number, { begin, rows }: Part, j: number): number => adapterScale * sum(rows, (n) => dy.at(t * N + begin + n) * b.at((begin + n) * r + j));
+  const columnOfB = ({ begin, rows }: Part, j: number): Float32Array => Float32Array.from({ length: rows }, (_, n) => b.at((begin + n) * r + j));
+  const u = (t: number, row: Float32Array): number => adapterScale * x.dot(t * K, row);
+  const v = (t: number, { begin }: Part, column: Float32Array): number => adapterScale * dy.dot(t * N + begin, column);
   const all = parts.map((rows, index): Part => ({ index, rows, begin: sum(index, (i) => parts[i] as number) }));
   return {
-    y: (t: number, n: number): number => sum(K, (k) => x.at(t * K + k) * w.at(n * K + k)) + sum(r, (j) => u(t, part, j) * b.at(n * r + j)),
+    y: (t: number, n: number): number => sum(K, (k) => x.at(t * K + k) * w.at(n * K + k)) + sum(r, (j) => u(t, rowOfA(part, j)) * b.at(n * r + j)),
     dx: (t: number, k: number): number =>
-      sum(N, (n) => dy.at(t * N + n) * w.at(n * K + k)) + all.reduce((total, each) => total + sum(r, (j) => v(t, each, j) * a.at((each.index * r + j) * K + k)), 0),
-    da: (j: number, k: number): number => sum(T, (t) => v(t, part, j) * x.at(t * K + k)),
-    db: (n: number, j: number): number => sum(T, (t) => dy.at(t * N + n) * u(t, part, j)),
+      sum(N, (n) => dy.at(t * N + n) * w.at(n * K + k)) + all.reduce((total, each) => total + sum(r, (j) => v(t, each, columnOfB(each, j)) * a.at((each.index * r + j) * K + k)), 0),
+    da(j: number, k: number): number {
+      const column = columnOfB(part, j);
+      return sum(T, (t) => v(t, part, column) * x.at(t * K + k));
+    },
+    db(n: number, j: number): number {
+      const row = rowOfA(part, j);
+      return sum(T, (t) => dy.at(t * N + n) * u(t, row));
+    },
   };
 }
 
