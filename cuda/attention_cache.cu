@@ -68,7 +68,7 @@ void attention_cache(const AttentionCache& op, Queue& queue) {
     AttentionParts parts;
     if (!take_parts(queue, runs_of(tokens * group, end - first), tokens * heads, size, parts)) return;
     const AttentionView<T> view{op.qkv.as<T>(), k_cache, v_cache, pitch, cache_pitch, static_cast<int32_t>(tokens), static_cast<int32_t>(op.start),
-                                static_cast<int32_t>(group), static_cast<int32_t>(size), window, op.scale, {nullptr, 0, static_cast<int32_t>(end), nullptr}};
+                                static_cast<int32_t>(group), static_cast<int32_t>(size), Divisor{static_cast<int32_t>(group)}, window, op.scale, {nullptr, 0, static_cast<int32_t>(end), nullptr}};
     attend<T>(queue, {view, op.y.as<T>(), op.y.pitch, nullptr, static_cast<int32_t>(heads), parts});
   });
 }

@@ -8,6 +8,7 @@
 // (16 rows a warp) it has 96 KiB of their 99.
 #include "attention_forward.cuh"
 #include "attention_mma.cuh"
+#include "attention_order.cuh"
 
 namespace lowrank::cuda {
 
@@ -39,30 +40,30 @@ GPU_FN float sum_of_quad(float value) {
 
 // The new maximum of one row; returns how much what was summed before shrinks.
 template <int kTiles>
-GPU_FN float raise_maximum(const float (&scores)[kTiles][kKeys / 8][4], Softmax<kTiles>& state, int t, int h) {
-  float most = state.maximum[t][h];
+GPU_FN float raise_maximum(const float (&scores)[kTiles][kKeys / 8][4], float factor, Softmax<kTiles>& state, int t, int h) {
+  float most = fmaxf(scores[t][0][2 * h], scores[t][0][2 * h + 1]);
   GPU_UNROLL
-  for (int n = 0; n < kKeys / 8; ++n) most = fmaxf(most, fmaxf(scores[t][n][2 * h], scores[t][n][2 * h + 1]));
-  most = max_of_quad(most);
+  for (int n = 1; n < kKeys / 8; ++n) most = fmaxf(most, fmaxf(scores[t][n][2 * h], scores[t][n][2 * h + 1]));
+  most = fmaxf(state.maximum[t][h], max_of_quad(most) * factor);
   const float shrink = ptx::exp2_approximate(state.maximum[t][h] - most);
   state.maximum[t][h] = most;
   return shrink;
 }
 
-// Scores, in units of ln 2, become probabilities relative to the new maxima. Maxima rarely rise after the first tiles: totals are only
-// touched where they did.
+// Scores become probabilities relative to the new maxima; times `factor`, which is positive, they are in units of ln 2. Maxima rarely rise
+// after the first tiles: totals are only touched where they did.
 template <int kTiles, int kColumns>
-GPU_FN void soften(float (&scores)[kTiles][kKeys / 8][4], Softmax<kTiles>& state, float (&totals)[kTiles][kColumns][4]) {
+GPU_FN void soften(float (&scores)[kTiles][kKeys / 8][4], float factor, Softmax<kTiles>& state, float (&totals)[kTiles][kColumns][4]) {
   GPU_UNROLL
   for (int t = 0; t < kTiles; ++t) {
-    const float shrink[2] = {raise_maximum(scores, state, t, 0), raise_maximum(scores, state, t, 1)};
+    const float shrink[2] = {raise_maximum(scores, factor, state, t, 0), raise_maximum(scores, factor, state, t, 1)};
     GPU_UNROLL
     for (int h = 0; h < 2; ++h) {
       float sum = 0;
       GPU_UNROLL
       for (int n = 0; n < kKeys / 8; ++n) {
         GPU_UNROLL
-        for (int i = 2 * h; i < 2 * h + 2; ++i) sum += scores[t][n][i] = ptx::exp2_approximate(scores[t][n][i] - state.maximum[t][h]);
+        for (int i = 2 * h; i < 2 * h + 2; ++i) sum += scores[t][n][i] = ptx::exp2_approximate(fmaf(scores[t][n][i], factor, -state.maximum[t][h]));
       }
       state.sum[t][h] = state.sum[t][h] * shrink[h] + sum;
     }
@@ -114,23 +115,22 @@ GPU_FN void store_result(const Attend<T>& p, const Softmax<kTiles>& state, const
   store_rows<T>(tile, own, totals, factors, view.size, [&](int i) { return view.row_of(p.y, p.y_pitch, row + i, g); });
 }
 
-// Block (tile of rows, kv head, run). Tiles with the most keys come first.
+// Block (kv head, tile of rows; run).
 template <class T, int kTiles, int kD>
-__global__ void __launch_bounds__(kThreads, 2) attend_flash(GPU_ARGUMENT Attend<T> p) {
+__global__ void __launch_bounds__(kThreads, 2) attend_flash(GPU_ARGUMENT Attend<T> p, GPU_ARGUMENT TileOrder order) {
   GPU_SHARED(shared);
   const RowTile<kD> queries{shared}, keys{queries.base + kTileBytes<kD, kRows<kTiles>>}, values{keys.base + kTileBytes<kD, kKeys>};
   const AttentionView<T>& view = p.view;
   check_offsets(view.sequences);
-  const auto g = static_cast<int32_t>(blockIdx.y);
-  const int32_t row = static_cast<int32_t>(gridDim.x - 1 - blockIdx.x) * kRows<kTiles>, own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
-  const Sight range = p.keys_of_run(sight_of_rows(view, row, kRows<kTiles>), static_cast<int32_t>(blockIdx.z));
+  const auto run = static_cast<int32_t>(blockIdx.y);
+  const int32_t g = order.kv_head(), row = order.tile<TilesOf::rows>() * kRows<kTiles>, own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
+  fetch_rows<kRows<kTiles>, kThreads>(queries, grouped_rows(view, view.q, view.q_pitch, g), row, view.rows(), view.size);
+  const Sight range = p.keys_of_run(sight_of_rows(view, row, kRows<kTiles>), run);
   const auto fetch = [&](const RowTile<kD>& tile, const T* base, int32_t key) {
-    base += static_cast<int64_t>(g) * view.size;
-    fetch_rows<kKeys, kThreads>(tile, base, view.size, [&](int i) { return key + i < range.end ? base + (key + i) * view.kv_pitch : nullptr; });
+    fetch_rows<kKeys, kThreads>(tile, EvenRows<T>{base + static_cast<int64_t>(g) * view.size, view.kv_pitch}, key, range.end, view.size);
     ptx::cp_async_commit();
   };
 
-  fetch_rows<kRows<kTiles>, kThreads>(queries, view.q, view.size, [&](int i) { return view.query(row + i, g); });
   fetch(keys, view.k, range.begin);
   fetch(values, view.v, range.begin);
   Softmax<kTiles> state;
@@ -153,10 +153,8 @@ __global__ void __launch_bounds__(kThreads, 2) attend_flash(GPU_ARGUMENT Attend<
     if (sees) {
       Fragments<kTiles, kKeys> scores;
       multiply_rows<T>(scores, queries, own, keys);
-      GPU_UNROLL
-      for (int i = 0; i < kTiles * kKeys / 2; ++i) scores[i / (kKeys / 2)][i / 4 % (kKeys / 8)][i % 4] *= factor;
       if (!sight.sees_all(key, kKeys) || key + kKeys > range.end) mask(scores, sights, key, range.end);
-      soften(scores, state, totals);
+      soften(scores, factor, state, totals);
       as_left<T>(probabilities, scores);
     }
     ptx::cp_async_wait<0>();
@@ -171,23 +169,22 @@ __global__ void __launch_bounds__(kThreads, 2) attend_flash(GPU_ARGUMENT Attend<
     GPU_UNROLL
     for (int h = 0; h < 2; ++h) state.sum[t][h] = sum_of_quad(state.sum[t][h]);
   }
-  if (p.parts.runs > 1) store_parts(p, state, totals, row + own, g, static_cast<int32_t>(blockIdx.z));
+  if (p.parts.runs > 1) store_parts(p, state, totals, row + own, g, run);
   else store_result(p, state, totals, queries, row, g);
 }
 
 template <int kTiles, int kD, class T>
 void launch_flash(Queue& queue, const Attend<T>& p) {
-  const unsigned tiles = tiles_of(static_cast<int64_t>(p.view.tokens) * p.view.group, kRows<kTiles>);
-  const dim3 grid(tiles, static_cast<unsigned>(p.heads / p.view.group), static_cast<unsigned>(p.parts.runs));
+  const TileOrder order = longest_first(queue, p.view, TilesOf::rows, kRows<kTiles>, p.heads / p.view.group);
   allow_shared(attend_flash<T, kTiles, kD>, kShared<kTiles, kD>);
-  GPU_LAUNCH((attend_flash<T, kTiles, kD>), grid, kThreads, (kShared<kTiles, kD>), queue.stream(), p);
+  GPU_LAUNCH((attend_flash<T, kTiles, kD>), dim3(order.blocks(), static_cast<unsigned>(p.parts.runs)), kThreads, (kShared<kTiles, kD>), queue.stream(), p, order);
 }
 
 }  // namespace
 
 template <class T>
 bool attend_on_tensor_cores(Queue& queue, const Attend<T>& p) {
-  if (!in_pieces(p.view) || !in_pieces(p.y, p.y_pitch)) return false;
+  if (!in_pieces(p.view) || !in_pieces(p.y, p.y_pitch) || !(p.view.scale > 0)) return false;
   with_head_size(p.view.size, [&](auto size) {
     constexpr int kD = decltype(size)::value;
     // Few rows, as in generation: a small tile of queries leaves room for more blocks, and reading the cache is what takes the time.

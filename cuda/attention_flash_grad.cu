@@ -9,6 +9,7 @@
 //   A tile may be worked on in parts, so that fewer scores are held; a part costs no barrier.
 #include "attention_backward.cuh"
 #include "attention_mma.cuh"
+#include "attention_order.cuh"
 
 namespace lowrank::cuda {
 
@@ -31,33 +32,27 @@ struct KeyShape {
 
 enum class Makes { both, values, keys };
 
-// Scores, in units of ln 2, and slopes (dy.v) become p and ds; -inf becomes 0.
-GPU_FN void differentiate(float& score, float& slope, const RowStats& row) {
-  score = ptx::exp2_approximate(score - row.lse);
+// Scores, in units of ln 2 times `factor`, and slopes (dy.v) become p and ds; -inf becomes 0.
+GPU_FN void differentiate(float& score, float& slope, float factor, const RowStats& row) {
+  score = ptx::exp2_approximate(fmaf(score, factor, -row.lse));
   slope = score * (slope - row.delta);
 }
 
 template <int kTiles, int kColumns>
-GPU_FN void scale(float (&scores)[kTiles][kColumns][4], float factor) {
-  GPU_UNROLL
-  for (int i = 0; i < kTiles * kColumns * 4; ++i) scores[i / (kColumns * 4)][i / 4 % kColumns][i % 4] *= factor;
-}
-
-template <int kTiles, int kColumns>
-GPU_FN void differentiate_rows(float (&scores)[kTiles][kColumns][4], float (&slopes)[kTiles][kColumns][4], const RowStats (&stats)[kTiles][2]) {
+GPU_FN void differentiate_rows(float (&scores)[kTiles][kColumns][4], float (&slopes)[kTiles][kColumns][4], float factor, const RowStats (&stats)[kTiles][2]) {
   GPU_UNROLL
   for (int t = 0; t < kTiles; ++t) {
     GPU_UNROLL
     for (int n = 0; n < kColumns; ++n) {
       GPU_UNROLL
-      for (int i = 0; i < 4; ++i) differentiate(scores[t][n][i], slopes[t][n][i], stats[t][i / 2]);
+      for (int i = 0; i < 4; ++i) differentiate(scores[t][n][i], slopes[t][n][i], factor, stats[t][i / 2]);
     }
   }
 }
 
 // The same for scores [keys, rows]; the rows' numbers lie in shared memory.
 template <int kTiles, int kColumns>
-GPU_FN void differentiate_keys(float (&scores)[kTiles][kColumns][4], float (&slopes)[kTiles][kColumns][4], const RowStats* stats) {
+GPU_FN void differentiate_keys(float (&scores)[kTiles][kColumns][4], float (&slopes)[kTiles][kColumns][4], float factor, const RowStats* stats) {
   GPU_UNROLL
   for (int n = 0; n < kColumns; ++n) {
     const int column = n * 8 + static_cast<int>(lane_id()) % 4 * 2;
@@ -65,7 +60,7 @@ GPU_FN void differentiate_keys(float (&scores)[kTiles][kColumns][4], float (&slo
     GPU_UNROLL
     for (int t = 0; t < kTiles; ++t) {
       GPU_UNROLL
-      for (int i = 0; i < 4; ++i) differentiate(scores[t][n][i], slopes[t][n][i], rows[i % 2]);
+      for (int i = 0; i < 4; ++i) differentiate(scores[t][n][i], slopes[t][n][i], factor, rows[i % 2]);
     }
   }
 }
@@ -76,29 +71,27 @@ GPU_FN void fill(float (&factors)[kTiles][2], float factor) {
   for (int t = 0; t < kTiles; ++t) factors[t][0] = factors[t][1] = factor;
 }
 
-// Block (tile of rows, kv head): dq.
+// Block (kv head, tile of rows): dq.
 template <class T, int kD>
-__global__ void __launch_bounds__(QueryShape<kD>::kThreads, 2) query_grad_flash(GPU_ARGUMENT AttendGrad<T> p) {
+__global__ void __launch_bounds__(QueryShape<kD>::kThreads, 2) query_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT TileOrder order) {
   using Shape = QueryShape<kD>;
   constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPart = Shape::kPart, kThreads = Shape::kThreads;
   GPU_SHARED(shared);
   const RowTile<kD> queries{shared}, slopes_of_y{shared + kTileBytes<kD, kRows>};
   unsigned char* stages = shared + kTileBytes<kD, 2 * kRows>;
   const AttentionView<T>& view = p.view;
-  const auto g = static_cast<int32_t>(blockIdx.y);
-  const int32_t row = static_cast<int32_t>(gridDim.x - 1 - blockIdx.x) * kRows, own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
+  const int32_t g = order.kv_head(), row = order.tile<TilesOf::rows>() * kRows, own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
+  fetch_rows<kRows, kThreads>(queries, grouped_rows(view, view.q, view.q_pitch, g), row, view.rows(), view.size);
+  fetch_rows<kRows, kThreads>(slopes_of_y, grouped_rows(view, p.dy, p.dy_pitch, g), row, view.rows(), view.size);
   const Sight range = sight_of_rows(view, row, kRows);
   const auto stage = [&](int which, int part) { return RowTile<kD>{stages + (2 * which + part) * kTileBytes<kD, kKeys>}; };
   const auto fetch_stage = [&](int which, int32_t key) {
-    for (int part = 0; part < 2; ++part) {
-      const T* base = (part == 0 ? view.k : view.v) + static_cast<int64_t>(g) * view.size;
-      fetch_rows<kKeys, kThreads>(stage(which, part), base, view.size, [&](int i) { return key + i < range.end ? base + (key + i) * view.kv_pitch : nullptr; });
-    }
+    const int64_t head = static_cast<int64_t>(g) * view.size;
+    fetch_rows<kKeys, kThreads>(stage(which, 0), EvenRows<T>{view.k + head, view.kv_pitch}, key, range.end, view.size);
+    fetch_rows<kKeys, kThreads>(stage(which, 1), EvenRows<T>{view.v + head, view.kv_pitch}, key, range.end, view.size);
     ptx::cp_async_commit();
   };
 
-  fetch_rows<kRows, kThreads>(queries, view.q, view.size, [&](int i) { return view.query(row + i, g); });
-  fetch_rows<kRows, kThreads>(slopes_of_y, p.dy, view.size, [&](int i) { return view.row_of(p.dy, p.dy_pitch, row + i, g); });
   fetch_stage(0, range.begin);
   const auto sight_of = [&](int32_t m) { return sight_of_row(view, m); };
   Sights<kTiles> sights;
@@ -128,9 +121,8 @@ __global__ void __launch_bounds__(QueryShape<kD>::kThreads, 2) query_grad_flash(
       Fragments<kTiles, kPart> scores, slopes;
       multiply_rows<T>(scores, queries, own, keys);
       multiply_rows<T>(slopes, slopes_of_y, own, stage(which, 1).from_row(part));
-      scale(scores, factor);
       if (!sight.sees_all(key + part, kPart)) mask(scores, sights, key + part, range.end);
-      differentiate_rows(scores, slopes, stats);
+      differentiate_rows(scores, slopes, factor, stats);
       LeftFragments<kTiles, kPart> left;
       as_left<T>(left, slopes);
       add_weighted_rows<T>(totals, left, keys);
@@ -143,9 +135,9 @@ __global__ void __launch_bounds__(QueryShape<kD>::kThreads, 2) query_grad_flash(
   store_rows<T>(queries, own, totals, factors, view.size, [&](int i) { return view.row_of(p.dq, p.dqkv_pitch, row + i, g); });
 }
 
-// Block (tile of keys, kv head): dk and dv, or one of them. The rows that see the keys come by.
+// Block (kv head, tile of keys): dk and dv, or one of them. The rows that see the keys come by.
 template <class T, int kD, Makes kMakes>
-__global__ void __launch_bounds__(KeyShape<kD>::kThreads, 256 / KeyShape<kD>::kThreads) key_grad_flash(GPU_ARGUMENT AttendGrad<T> p) {
+__global__ void __launch_bounds__(KeyShape<kD>::kThreads, 256 / KeyShape<kD>::kThreads) key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT TileOrder order) {
   using Shape = KeyShape<kD>;
   constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPart = Shape::kPart, kThreads = Shape::kThreads;
   constexpr bool kMakesKeys = kMakes != Makes::values, kMakesValues = kMakes != Makes::keys;
@@ -153,23 +145,23 @@ __global__ void __launch_bounds__(KeyShape<kD>::kThreads, 256 / KeyShape<kD>::kT
   const RowTile<kD> keys{shared}, values{shared + kTileBytes<kD, kKeys>};
   unsigned char* stages = shared + kTileBytes<kD, 2 * kKeys>;
   const AttentionView<T>& view = p.view;
-  const auto g = static_cast<int32_t>(blockIdx.y);
-  const int32_t key = static_cast<int32_t>(blockIdx.x) * kKeys, own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
+  const int32_t g = order.kv_head(), key = order.tile<TilesOf::keys>() * kKeys, own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
   const int64_t head = static_cast<int64_t>(g) * view.size;
   const Sight range = sight_of_keys(view, key, kKeys);
   const auto stage = [&](int which, int part) { return RowTile<kD>{stages + which * Shape::kStage + part * kTileBytes<kD, kRows>}; };
   const auto stats_of_stage = [&](int which) { return reinterpret_cast<RowStats*>(stage(which, 2).base); };
   const auto fetch_stage = [&](int which, int32_t row) {
-    const int i = static_cast<int>(threadIdx.x) * 2;  // first: fetch_rows brings the warp together again
+    const int i = static_cast<int>(threadIdx.x) * 2;
     if (i < kRows) ptx::cp_async16(stats_of_stage(which) + i, p.stats_of(g) + row + i, true);
-    fetch_rows<kRows, kThreads>(stage(which, 0), view.q, view.size, [&](int r) { return view.query(row + r, g); });
-    fetch_rows<kRows, kThreads>(stage(which, 1), p.dy, view.size, [&](int r) { return view.row_of(p.dy, p.dy_pitch, row + r, g); });
+    __syncwarp();  // ldmatrix and mma want the warp together
+    fetch_rows<kRows, kThreads>(stage(which, 0), grouped_rows(view, view.q, view.q_pitch, g), row, view.rows(), view.size);
+    fetch_rows<kRows, kThreads>(stage(which, 1), grouped_rows(view, p.dy, p.dy_pitch, g), row, view.rows(), view.size);
     ptx::cp_async_commit();
   };
   const auto key_row = [&](auto* base, int64_t pitch, int i) { return key + i < view.sequences.tokens ? base + head + (key + i) * pitch : nullptr; };
 
-  fetch_rows<kKeys, kThreads>(keys, view.k, view.size, [&](int i) { return key_row(view.k, view.kv_pitch, i); });
-  if (kMakesKeys) fetch_rows<kKeys, kThreads>(values, view.v, view.size, [&](int i) { return key_row(view.v, view.kv_pitch, i); });
+  fetch_rows<kKeys, kThreads>(keys, EvenRows<T>{view.k + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
+  if (kMakesKeys) fetch_rows<kKeys, kThreads>(values, EvenRows<T>{view.v + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
   fetch_stage(0, range.begin);
   const auto sight_of = [&](int32_t j) { return sight_of_key(view, j); };
   Sights<kTiles> sights;
@@ -193,9 +185,8 @@ __global__ void __launch_bounds__(KeyShape<kD>::kThreads, 256 / KeyShape<kD>::kT
       multiply_rows<T>(scores, keys, own, queries);
       if constexpr (kMakesKeys) multiply_rows<T>(slopes, values, own, slopes_of_y);
       else clear(slopes);
-      scale(scores, factor);
       if (!sight.sees_all(row + part, kPart)) mask(scores, sights, row + part, range.end);
-      differentiate_keys(scores, slopes, stats_of_stage(which) + part);
+      differentiate_keys(scores, slopes, factor, stats_of_stage(which) + part);
       LeftFragments<kTiles, kPart> left;
       if constexpr (kMakesValues) {
         as_left<T>(left, scores);
@@ -223,17 +214,17 @@ __global__ void __launch_bounds__(KeyShape<kD>::kThreads, 256 / KeyShape<kD>::kT
 template <int kD, class T>
 void launch_query_grad(Queue& queue, const AttendGrad<T>& p) {
   using Shape = QueryShape<kD>;
-  const dim3 grid(tiles_of(static_cast<int64_t>(p.view.tokens) * p.view.group, Shape::kRows), static_cast<unsigned>(p.heads / p.view.group));
+  const TileOrder order = longest_first(queue, p.view, TilesOf::rows, Shape::kRows, p.heads / p.view.group);
   allow_shared(query_grad_flash<T, kD>, Shape::kShared);
-  GPU_LAUNCH((query_grad_flash<T, kD>), grid, Shape::kThreads, Shape::kShared, queue.stream(), p);
+  GPU_LAUNCH((query_grad_flash<T, kD>), order.blocks(), Shape::kThreads, Shape::kShared, queue.stream(), p, order);
 }
 
 template <int kD, Makes kMakes, class T>
 void launch_key_grad(Queue& queue, const AttendGrad<T>& p) {
   using Shape = KeyShape<kD>;
-  const dim3 grid(tiles_of(p.view.tokens, Shape::kKeys), static_cast<unsigned>(p.heads / p.view.group));
+  const TileOrder order = longest_first(queue, p.view, TilesOf::keys, Shape::kKeys, p.heads / p.view.group);
   allow_shared(key_grad_flash<T, kD, kMakes>, Shape::kShared);
-  GPU_LAUNCH((key_grad_flash<T, kD, kMakes>), grid, Shape::kThreads, Shape::kShared, queue.stream(), p);
+  GPU_LAUNCH((key_grad_flash<T, kD, kMakes>), order.blocks(), Shape::kThreads, Shape::kShared, queue.stream(), p, order);
 }
 
 }  // namespace
@@ -241,7 +232,7 @@ void launch_key_grad(Queue& queue, const AttendGrad<T>& p) {
 template <class T>
 bool attend_grad_on_tensor_cores(Queue& queue, const AttendGrad<T>& p) {
   const bool aligned = in_pieces(p.view) && in_pieces(p.dy, p.dy_pitch) && in_pieces(p.dq, p.dqkv_pitch) && in_pieces(p.dk, p.dqkv_pitch) && in_pieces(p.dv, p.dqkv_pitch);
-  if (!aligned) return false;
+  if (!aligned || !(p.view.scale > 0)) return false;
   with_head_size(p.view.size, [&](auto size) {
     constexpr int kD = decltype(size)::value;
     launch_query_grad<kD>(queue, p);

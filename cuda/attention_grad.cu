@@ -10,27 +10,29 @@ namespace lowrank::cuda {
 
 namespace {
 
-// A warp is a row of queries, or of the zeros behind the last.
-template <int kCount, class T>
+// kLanes lanes are a row of queries, or of the zeros behind the last. Block (rows, kv head).
+template <int kCount, int kLanes, class T>
 __global__ void __launch_bounds__(kTileThreads) make_stats(GPU_ARGUMENT AttendGrad<T> p, const T* y, int64_t y_pitch, const float* lse, RowStats* stats) {
   const AttentionView<T>& view = p.view;
   check_offsets(view.sequences);
-  const int64_t warp = static_cast<int64_t>(blockIdx.x) * (kTileThreads / 32) + warp_id();
-  const auto g = static_cast<int32_t>(warp / p.stats_pitch), m = static_cast<int32_t>(warp % p.stats_pitch);
-  if (g >= p.heads / view.group) return;
+  const auto g = static_cast<int32_t>(blockIdx.y), m = static_cast<int32_t>((blockIdx.x * kTileThreads + threadIdx.x) / kLanes);
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
+  if (m >= p.stats_pitch) return;  // whole warps: kStatsPad
   RowStats row{0, 0};
   if (m < view.rows()) {
     const T* dy = view.row_of(p.dy, p.dy_pitch, m, g);
     y = view.row_of(y, y_pitch, m, g);
-    for (int32_t i = static_cast<int32_t>(lane_id()) * kCount; i < view.size; i += 32 * kCount) {
+    for (int32_t i = lane * kCount; i < view.size; i += kLanes * kCount) {
       const Floats<kCount> a = load<kCount>(dy + i), b = load<kCount>(y + i);
       GPU_UNROLL
       for (int j = 0; j < kCount; ++j) row.delta = fmaf(a.at[j], b.at[j], row.delta);
     }
-    row.delta = warp_sum(row.delta);
-    row.lse = lse[view.scalar_of(m, g, p.heads)] * kLog2E;
+    if (lane == 0) row.lse = lse[view.scalar_of(m, g, p.heads)] * kLog2E;
   }
-  if (lane_id() == 0) stats[warp] = row;
+  __syncwarp();
+  GPU_UNROLL
+  for (int lanes = kLanes / 2; lanes > 0; lanes /= 2) row.delta += __shfl_xor_sync(kAllLanes, row.delta, lanes);
+  if (lane == 0) stats[g * p.stats_pitch + m] = row;
 }
 
 // Scores and slopes (dy.v) become p and ds.
@@ -185,8 +187,15 @@ void attention_grad(const AttentionGrad& op, Queue& queue) {
     T* dk = op.dqkv.as<T>() + heads * size;
     const AttendGrad<T> p{view, op.dy.as<T>(), op.dy.pitch, stats, stats_pitch, op.dqkv.as<T>(), dk, dk + kv_heads * size, op.dqkv.pitch, static_cast<int32_t>(heads)};
     const Rows<const T> y{op.y.as<T>(), op.y.pitch}, dy{p.dy, p.dy_pitch};
-    by_packs<4>(size, [&](auto count) {
-      GPU_LAUNCH((make_stats<decltype(count)::value, T>), tiles_of(kv_heads * stats_pitch, kTileThreads / 32), kTileThreads, 0, queue.stream(), p, y.data, y.pitch, op.lse.f32(), stats);
+    by_packs<kPack<T>>(size, [&](auto count) {
+      const auto launch = [&](auto lanes) {
+        constexpr int kCount = decltype(count)::value, kLanes = decltype(lanes)::value;
+        const dim3 grid(tiles_of(stats_pitch, kTileThreads / kLanes), static_cast<unsigned>(kv_heads));
+        GPU_LAUNCH((make_stats<kCount, kLanes, T>), grid, kTileThreads, 0, queue.stream(), p, y.data, y.pitch, op.lse.f32(), stats);
+      };
+      if (size <= 8 * count.value) launch(Count<8>{});
+      else if (size <= 16 * count.value) launch(Count<16>{});
+      else launch(Count<32>{});
     }, y, dy);
     attend_grad(queue, p);
   });

@@ -37,18 +37,68 @@ struct RowTile {
 template <int kD, int kRows>
 constexpr int kTileBytes = kRows * kD * 2;
 
-// kRows rows into a tile; row(i) is where row i begins, nullptr for zeros. Numbers behind `size` are zeros too. Not awaited.
-template <int kRows, int kThreads, int kD, class T, class Row>
-GPU_FN void fetch_rows(const RowTile<kD>& tile, const T* anywhere, int size, const Row& row) {
-  constexpr int kPieces = RowTile<kD>::kPieces, kStep = kThreads / kPieces;
-  const int piece = static_cast<int>(threadIdx.x) % kPieces, first = static_cast<int>(threadIdx.x) < kStep * kPieces ? static_cast<int>(threadIdx.x) / kPieces : kRows;
-  GPU_NO_UNROLL  // unrolled, the addresses would be kept in registers that the products need
-  for (int r = first; r < kRows; r += kStep) {
-    const T* from = row(r);
-    const bool given = from != nullptr && piece * 8 < size;
-    ptx::cp_async16(tile.at(r, piece), given ? from + piece * 8 : anywhere, given);
+// Rows one behind the other, `pitch` elements apart.
+template <class T>
+struct EvenRows {
+  const T* base;
+  int64_t pitch;
+
+  // A row, and from there on each that lies a fixed number of rows behind.
+  struct Walk {
+    const T* at;
+    int64_t step;
+    GPU_FN void next() { at += step; }
+  };
+  GPU_FN Walk walk(int32_t row, int32_t step) const { return {base + row * pitch, step * pitch}; }
+};
+
+// Rows of a kv head's queries, or of what lies as they do: from one to the next head of the group, then on to the next token.
+template <class T>
+struct GroupedRows {
+  const T* base;  // of the first token and head
+  int64_t pitch;  // from token to token
+  int32_t size, group;
+  Divisor by_group;
+
+  struct Walk {
+    const T* at;
+    int32_t head, group;
+    int32_t heads;  // of a step, beside whole tokens
+    int64_t step, wrap;
+    GPU_FN void next() {
+      head += heads, at += step;
+      if (head >= group) head -= group, at += wrap;
+    }
+  };
+  GPU_FN Walk walk(int32_t row, int32_t step) const {
+    const int32_t token = by_group.quotient(row), head = row - token * group, tokens = by_group.quotient(step), heads = step - tokens * group;
+    return {base + token * pitch + head * size, head, group, heads, tokens * pitch + heads * size, pitch - group * size};
   }
-  __syncwarp();  // lanes take different numbers of turns, and ldmatrix and mma want the warp together
+};
+
+template <class T, class U>
+GPU_FN GroupedRows<U> grouped_rows(const AttentionView<T>& view, const U* base, int64_t pitch, int32_t g) {
+  return {base + static_cast<int64_t>(g) * view.group * view.size, pitch, view.size, view.group, view.by_group};
+}
+
+// Rows [row, row + kRows) into a tile; those from `end` on are zeros, as are numbers behind `size`. Not awaited. Every thread takes as many
+// rows as any other, kStep apart: their places in the tile differ by what is known here, so that an address is a number in the instruction.
+template <int kRows, int kThreads, int kD, class Rows>
+GPU_FN void fetch_rows(const RowTile<kD>& tile, const Rows& rows, int32_t row, int32_t end, int size) {
+  constexpr int kPieces = RowTile<kD>::kPieces, kFit = kThreads / kPieces, kStep = kFit < 8 ? kFit : kFit / 8 * 8;
+  constexpr int kPlaces = kStep < 8 ? 8 / kStep : 1;  // pieces are permuted alike every eighth row
+  static_assert(kRows % kStep == 0 && kStep * kPieces % 32 == 0 && 8 % (8 / kPlaces) == 0);
+  const int piece = static_cast<int>(threadIdx.x) % kPieces, own = static_cast<int>(threadIdx.x) / kPieces;
+  if (own >= kStep) return;  // whole warps
+  const int32_t count = piece * 8 < size ? end - row - own : 0;
+  auto walk = rows.walk(row + own, kStep);
+  ptx::SharedAt to[kPlaces];
+  GPU_UNROLL
+  for (int i = 0; i < kPlaces; ++i) to[i] = ptx::shared_at(tile.at(own + i * kStep, piece));
+  GPU_UNROLL
+  for (int i = 0; i < kRows / kStep; ++i, walk.next()) {
+    ptx::cp_async16(to[i % kPlaces] + i / kPlaces * kPlaces * kStep * kPieces * 16, walk.at + piece * 8, i * kStep < count);
+  }
 }
 
 template <int kTiles, int kColumns>
@@ -198,7 +248,7 @@ GPU_FN void mask(float (&scores)[kTiles][kColumns][4], const Sight (&sights)[kTi
       }
     }
   }
-  __syncwarp();  // as behind fetch_rows
+  __syncwarp();  // ldmatrix and mma want the warp together
 }
 
 // Whether rows of these tensors can be read and written in pieces of 16 bytes.

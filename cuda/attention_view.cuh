@@ -7,6 +7,7 @@
 // row's own, and each row masks the rest. Short sequences share tiles, and the grid doesn't depend on what only the device knows.
 #pragma once
 #include "../native/ops/attention.h"
+#include "divisor.cuh"
 #include "pack.cuh"
 #include "reports.cuh"
 
@@ -67,13 +68,14 @@ struct AttentionView {
   int32_t tokens;    // of queries
   int32_t start;     // the first one's position
   int32_t group, size;  // H/G, D
+  Divisor by_group;
   int32_t window;    // 0: none
   float scale;
   Sequences sequences;  // of positions
 
   GPU_FN int32_t rows() const { return tokens * group; }
   // The position of row m; -1, which sees nothing, behind the last row.
-  GPU_FN int32_t position_of(int32_t m) const { return m < rows() ? start + m / group : -1; }
+  GPU_FN int32_t position_of(int32_t m) const { return m < rows() ? start + by_group.quotient(m) : -1; }
   // Position t sees keys first_key(t) .. t.
   GPU_FN int32_t first_key(int32_t t) const {
     if (t < 0) return 0;
@@ -90,11 +92,14 @@ struct AttentionView {
   GPU_FN const T* query(int32_t m, int32_t g) const { return row_of(q, q_pitch, m, g); }
   template <class U>
   GPU_FN U* row_of(U* base, int64_t pitch, int32_t m, int32_t g) const {
-    return m < rows() ? base + (m / group) * pitch + (static_cast<int64_t>(g) * group + m % group) * size : nullptr;
+    if (m >= rows()) return nullptr;
+    const int32_t token = by_group.quotient(m);
+    return base + token * pitch + (static_cast<int64_t>(g) * group + m - token * group) * size;
   }
   // Where a number for each token and head lies: [tokens, H].
   GPU_FN int64_t scalar_of(int32_t m, int32_t g, int32_t heads) const {
-    return static_cast<int64_t>(m / group) * heads + g * group + m % group;
+    const int32_t token = by_group.quotient(m);
+    return static_cast<int64_t>(token) * heads + g * group + m - token * group;
   }
 };
 
@@ -138,8 +143,9 @@ AttentionView<T> view_of_batch(const Tensor& qkv, const Tensor& offsets, const H
   const T* q = qkv.as<T>();
   const T* k = q + heads.query * size;
   const Sequences sequences{offsets.i32(), static_cast<int32_t>(offsets.count() - 1), static_cast<int32_t>(tokens), report};
-  return {q, k, k + heads.key_value * size, qkv.pitch, qkv.pitch, static_cast<int32_t>(tokens), 0, static_cast<int32_t>(heads.query / heads.key_value),
-          static_cast<int32_t>(size), window < tokens ? static_cast<int32_t>(window) : 0, scale, sequences};
+  const auto group = static_cast<int32_t>(heads.query / heads.key_value);
+  return {q, k, k + heads.key_value * size, qkv.pitch, qkv.pitch, static_cast<int32_t>(tokens), 0, group, static_cast<int32_t>(size), Divisor{group},
+          window < tokens ? static_cast<int32_t>(window) : 0, scale, sequences};
 }
 
 inline unsigned tiles_of(int64_t count, int64_t tile) { return static_cast<unsigned>((count + tile - 1) / tile); }

@@ -9,8 +9,8 @@ namespace lowrank::cuda::ptx {
 inline void cp_async16(void* to, const void* from, bool given, CUSIM_SITE) { cusim::async_copy(to, from, 16, given ? 16 : 0, {file, line}); }
 inline void cp_async16(void* to, const void* from, int bytes, CUSIM_SITE) { cusim::async_copy(to, from, 16, static_cast<size_t>(bytes), {file, line}); }
 // A place in shared memory, as instructions take it.
-using SharedAt = const unsigned char*;
-inline SharedAt shared_at(const void* p) { return static_cast<SharedAt>(p); }
+using SharedAt = unsigned char*;
+inline SharedAt shared_at(void* p) { return static_cast<SharedAt>(p); }
 inline void cp_async_commit() { cusim::async_commit(); }
 template <int kUnderWay>
 inline void cp_async_wait() { cusim::async_wait(kUnderWay); }
@@ -39,9 +39,10 @@ GPU_FN SharedAt shared_at(const void* p) {
   return at;
 }
 // 16 bytes from device memory to shared memory, or 16 zeros. Both 16-byte aligned.
-GPU_FN void cp_async16(void* to, const void* from, bool given) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(given ? 16 : 0) : "memory");
+GPU_FN void cp_async16(SharedAt to, const void* from, bool given) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(given ? 16 : 0) : "memory");
 }
+GPU_FN void cp_async16(void* to, const void* from, bool given) { cp_async16(shared_address(to), from, given); }
 // The first `bytes` (0 to 16) of them, which alone are read, and zeros.
 GPU_FN void cp_async16(void* to, const void* from, int bytes) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
