@@ -19,8 +19,12 @@ constexpr int kWarps = 4, kThreads = 32 * kWarps, kKeys = 64;
 template <int kTiles>
 constexpr int kRows = kWarps * 16 * kTiles;
 
+// Of a multiprocessor, which their registers must fit.
+template <int kD>
+constexpr int kBlocks = kD <= 64 ? 3 : 2;
+
 template <int kTiles, int kD>
-constexpr int kShared = kTileBytes<kD, kRows<kTiles> + 2 * kKeys>;
+constexpr int kShared = kTileBytes<kD, kRows<kTiles> + 2 * kKeys> + kRows<kTiles> * static_cast<int>(sizeof(Sight));
 
 // Of the rows that a thread holds a part of; rows 8 apart.
 template <int kTiles>
@@ -117,9 +121,10 @@ GPU_FN void store_result(const Attend<T>& p, const Softmax<kTiles>& state, const
 
 // Block (kv head, tile of rows; run).
 template <class T, int kTiles, int kD>
-__global__ void __launch_bounds__(kThreads, 2) attend_flash(GPU_ARGUMENT Attend<T> p, GPU_ARGUMENT TileOrder order) {
+__global__ void __launch_bounds__(kThreads, kBlocks<kD>) attend_flash(GPU_ARGUMENT Attend<T> p, GPU_ARGUMENT TileOrder order) {
   GPU_SHARED(shared);
   const RowTile<kD> queries{shared}, keys{queries.base + kTileBytes<kD, kRows<kTiles>>}, values{keys.base + kTileBytes<kD, kKeys>};
+  auto* sights = reinterpret_cast<Sight*>(values.base + kTileBytes<kD, kKeys>);
   const AttentionView<T>& view = p.view;
   check_offsets(view.sequences);
   const auto run = static_cast<int32_t>(blockIdx.y);
@@ -136,31 +141,32 @@ __global__ void __launch_bounds__(kThreads, 2) attend_flash(GPU_ARGUMENT Attend<
   Softmax<kTiles> state;
   GPU_UNROLL
   for (int i = 0; i < 2 * kTiles; ++i) state.maximum[i / 2][i % 2] = kLowest, state.sum[i / 2][i % 2] = 0;
-  Sights<kTiles> sights;
-  const auto sight_of = [&](int32_t m) { return sight_of_row(view, m); };
-  sights_of_thread(sights, row + own, sight_of);
-  const WarpSight sight = sight_of_warp(row + own, 16 * kTiles, view.rows() - 1, sight_of);
+  find_sights<kRows<kTiles>, kThreads>(sights, row, view.rows() - 1, [&](int32_t m) {
+    const Sight whole = sight_of_row(view, m);
+    return Sight{whole.begin, whole.end < range.end ? whole.end : range.end};
+  });
+  __syncthreads();
+  const WarpSight<16 * kTiles> sight{sights + own};
   const float factor = view.scale * kLog2E;
   Fragments<kTiles, kD> totals;
   clear(totals);
   for (int32_t key = range.begin; key < range.end; key += kKeys) {
-    const bool sees = sight.sees_any(key, kKeys);
     LeftFragments<kTiles, kKeys> probabilities;
     if (key == range.begin) ptx::cp_async_wait<1>();
     else ptx::cp_async_wait<0>();
     __syncthreads();
     if (key != range.begin) fetch(values, view.v, key);
-    if (sees) {
+    if (sight.sees_any(key, kKeys)) {
       Fragments<kTiles, kKeys> scores;
       multiply_rows<T>(scores, queries, own, keys);
-      if (!sight.sees_all(key, kKeys) || key + kKeys > range.end) mask(scores, sights, key, range.end);
+      if (!sight.sees_all(key, kKeys)) mask(scores, sight, key);
       soften(scores, factor, state, totals);
       as_left<T>(probabilities, scores);
     }
     ptx::cp_async_wait<0>();
     __syncthreads();
     if (key + kKeys < range.end) fetch(keys, view.k, key + kKeys);
-    if (sees) add_weighted_rows<T>(totals, probabilities, values);
+    if (sight.sees_any(key, kKeys)) add_weighted_rows<T>(totals, probabilities, values);
   }
   ptx::cp_async_wait<0>();
   __syncthreads();

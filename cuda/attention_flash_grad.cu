@@ -15,54 +15,77 @@ namespace lowrank::cuda {
 
 namespace {
 
+// Blocks of a multiprocessor, which their registers must fit.
+template <int kD>
+constexpr int kBlocks = kD <= 64 ? 3 : 2;
+
 template <int kD>
 struct QueryShape {
   static constexpr int kTiles = kD <= 128 ? 2 : 1, kWarps = 4, kThreads = 32 * kWarps;
-  static constexpr int kRows = kWarps * 16 * kTiles, kKeys = kD <= 128 ? 32 : 16, kPart = kD <= 64 ? kKeys : 16;
-  static constexpr int kShared = kTileBytes<kD, 2 * kRows + 4 * kKeys>;
+  static constexpr int kRows = kWarps * 16 * kTiles, kKeys = kD <= 128 ? 32 : 16;
+  static constexpr int kShared = kTileBytes<kD, 2 * kRows + 4 * kKeys> + kRows * static_cast<int>(sizeof(Sight) + sizeof(RowStats));
 };
 
 template <int kD>
 struct KeyShape {
-  static constexpr int kTiles = kD <= 64 ? 2 : 1, kWarps = kD > 64 && kD <= 128 ? 8 : 4, kThreads = 32 * kWarps;
-  static constexpr int kKeys = kWarps * 16 * kTiles, kRows = kD <= 128 ? 32 : 16, kPart = kD <= 96 && kTiles == 1 ? kRows : 16;
+  static constexpr int kTiles = kD <= 128 ? 2 : 1, kPairs = 2, kThreads = 2 * 32 * kPairs;
+  static constexpr int kKeys = kPairs * 16 * kTiles, kRows = kD <= 128 ? 32 : 16;
   static constexpr int kStage = kTileBytes<kD, 2 * kRows> + kRows * static_cast<int>(sizeof(RowStats));
-  static constexpr int kShared = kTileBytes<kD, 2 * kKeys> + 2 * kStage;
+  static constexpr int kExchange = kKeys * kRows * static_cast<int>(sizeof(float));
+  static constexpr int kShared = kTileBytes<kD, 2 * kKeys> + 2 * kStage + kExchange + kKeys * static_cast<int>(sizeof(Sight));
 };
 
-enum class Makes { both, values, keys };
+// Scores become p; times `factor` they are in units of ln 2. -inf becomes 0.
+GPU_FN float probability_of(float score, float factor, const RowStats& row) { return ptx::exp2_approximate(fmaf(score, factor, -row.lse)); }
 
-// Scores, in units of ln 2 times `factor`, and slopes (dy.v) become p and ds; -inf becomes 0.
-GPU_FN void differentiate(float& score, float& slope, float factor, const RowStats& row) {
-  score = ptx::exp2_approximate(fmaf(score, factor, -row.lse));
-  slope = score * (slope - row.delta);
-}
-
+// Scores and slopes (dy.v) of rows: slopes become ds.
 template <int kTiles, int kColumns>
-GPU_FN void differentiate_rows(float (&scores)[kTiles][kColumns][4], float (&slopes)[kTiles][kColumns][4], float factor, const RowStats (&stats)[kTiles][2]) {
+GPU_FN void differentiate_rows(const float (&scores)[kTiles][kColumns][4], float (&slopes)[kTiles][kColumns][4], float factor, const RowStats* stats) {
   GPU_UNROLL
   for (int t = 0; t < kTiles; ++t) {
+    const RowStats rows[2] = {stats[t * 16 + lane_id() / 4], stats[t * 16 + 8 + lane_id() / 4]};
     GPU_UNROLL
     for (int n = 0; n < kColumns; ++n) {
       GPU_UNROLL
-      for (int i = 0; i < 4; ++i) differentiate(scores[t][n][i], slopes[t][n][i], factor, stats[t][i / 2]);
+      for (int i = 0; i < 4; ++i) {
+        slopes[t][n][i] = probability_of(scores[t][n][i], factor, rows[i / 2]) * (slopes[t][n][i] - rows[i / 2].delta);
+      }
     }
   }
 }
 
-// The same for scores [keys, rows]; the rows' numbers lie in shared memory.
-template <int kTiles, int kColumns>
-GPU_FN void differentiate_keys(float (&scores)[kTiles][kColumns][4], float (&slopes)[kTiles][kColumns][4], float factor, const RowStats* stats) {
+// body(t, n, rows) for each fragment of a matrix [keys, rows]: rows are those of its two columns, whose numbers lie in shared memory.
+template <int kTiles, int kColumns, class Body>
+GPU_FN void for_fragments(const RowStats* stats, const Body& body) {
   GPU_UNROLL
   for (int n = 0; n < kColumns; ++n) {
     const int column = n * 8 + static_cast<int>(lane_id()) % 4 * 2;
     const RowStats rows[2] = {stats[column], stats[column + 1]};
     GPU_UNROLL
-    for (int t = 0; t < kTiles; ++t) {
-      GPU_UNROLL
-      for (int i = 0; i < 4; ++i) differentiate(scores[t][n][i], slopes[t][n][i], factor, rows[i % 2]);
-    }
+    for (int t = 0; t < kTiles; ++t) body(t, n, rows);
   }
+}
+
+// Scores become p, and a copy of it goes to the warp that makes dk.
+template <int kTiles, int kColumns>
+GPU_FN void give_probabilities(float (&scores)[kTiles][kColumns][4], float factor, const RowStats* stats, float4* exchange) {
+  for_fragments<kTiles, kColumns>(stats, [&](int t, int n, const RowStats (&rows)[2]) {
+    float(&p)[4] = scores[t][n];
+    GPU_UNROLL
+    for (int i = 0; i < 4; ++i) p[i] = probability_of(p[i], factor, rows[i % 2]);
+    exchange[(t * kColumns + n) * 32 + lane_id()] = {p[0], p[1], p[2], p[3]};
+  });
+}
+
+// Slopes become ds.
+template <int kTiles, int kColumns>
+GPU_FN void take_probabilities(float (&slopes)[kTiles][kColumns][4], const RowStats* stats, const float4* exchange) {
+  for_fragments<kTiles, kColumns>(stats, [&](int t, int n, const RowStats (&rows)[2]) {
+    const float4 p = exchange[(t * kColumns + n) * 32 + lane_id()];
+    float(&slope)[4] = slopes[t][n];
+    slope[0] = p.x * (slope[0] - rows[0].delta), slope[1] = p.y * (slope[1] - rows[1].delta);
+    slope[2] = p.z * (slope[2] - rows[0].delta), slope[3] = p.w * (slope[3] - rows[1].delta);
+  });
 }
 
 template <int kTiles>
@@ -73,12 +96,14 @@ GPU_FN void fill(float (&factors)[kTiles][2], float factor) {
 
 // Block (kv head, tile of rows): dq.
 template <class T, int kD>
-__global__ void __launch_bounds__(QueryShape<kD>::kThreads, 2) query_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT TileOrder order) {
+__global__ void __launch_bounds__(QueryShape<kD>::kThreads, kBlocks<kD>) query_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT TileOrder order) {
   using Shape = QueryShape<kD>;
-  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPart = Shape::kPart, kThreads = Shape::kThreads;
+  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kThreads = Shape::kThreads;
   GPU_SHARED(shared);
   const RowTile<kD> queries{shared}, slopes_of_y{shared + kTileBytes<kD, kRows>};
   unsigned char* stages = shared + kTileBytes<kD, 2 * kRows>;
+  auto* sights = reinterpret_cast<Sight*>(stages + kTileBytes<kD, 4 * kKeys>);
+  auto* stats = reinterpret_cast<RowStats*>(sights + kRows);
   const AttentionView<T>& view = p.view;
   const int32_t g = order.kv_head(), row = order.tile<TilesOf::rows>() * kRows, own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
   fetch_rows<kRows, kThreads>(queries, grouped_rows(view, view.q, view.q_pitch, g), row, view.rows(), view.size);
@@ -93,19 +118,10 @@ __global__ void __launch_bounds__(QueryShape<kD>::kThreads, 2) query_grad_flash(
   };
 
   fetch_stage(0, range.begin);
-  const auto sight_of = [&](int32_t m) { return sight_of_row(view, m); };
-  Sights<kTiles> sights;
-  sights_of_thread(sights, row + own, sight_of);
-  RowStats stats[kTiles][2];
-  GPU_UNROLL
-  for (int t = 0; t < kTiles; ++t) {
-    GPU_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      const int32_t m = row + own + t * 16 + h * 8 + static_cast<int32_t>(lane_id()) / 4;
-      stats[t][h] = m < view.rows() ? p.stats_of(g)[m] : RowStats{0, 0};
-    }
-  }
-  const WarpSight sight = sight_of_warp(row + own, 16 * kTiles, view.rows() - 1, sight_of);
+  find_sights<kRows, kThreads>(sights, row, view.rows() - 1, [&](int32_t m) { return sight_of_row(view, m); });
+  for (auto i = static_cast<int32_t>(threadIdx.x); i < kRows; i += kThreads) stats[i] = row + i < view.rows() ? p.stats_of(g)[row + i] : RowStats{0, 0};
+  __syncthreads();
+  const WarpSight<16 * kTiles> sight{sights + own};
   const float factor = view.scale * kLog2E;
   Fragments<kTiles, kD> totals;
   clear(totals);
@@ -114,19 +130,16 @@ __global__ void __launch_bounds__(QueryShape<kD>::kThreads, 2) query_grad_flash(
     ptx::cp_async_wait<0>();
     __syncthreads();
     if (key + kKeys < range.end) fetch_stage(which ^ 1, key + kKeys);
-    GPU_NO_UNROLL
-    for (int part = 0; part < kKeys; part += kPart) {
-      if (!sight.sees_any(key + part, kPart)) continue;
-      const RowTile<kD> keys = stage(which, 0).from_row(part);
-      Fragments<kTiles, kPart> scores, slopes;
-      multiply_rows<T>(scores, queries, own, keys);
-      multiply_rows<T>(slopes, slopes_of_y, own, stage(which, 1).from_row(part));
-      if (!sight.sees_all(key + part, kPart)) mask(scores, sights, key + part, range.end);
-      differentiate_rows(scores, slopes, factor, stats);
-      LeftFragments<kTiles, kPart> left;
-      as_left<T>(left, slopes);
-      add_weighted_rows<T>(totals, left, keys);
-    }
+    if (!sight.sees_any(key, kKeys)) continue;
+    const RowTile<kD> keys = stage(which, 0), values = stage(which, 1);
+    Fragments<kTiles, kKeys> scores, slopes;
+    multiply_rows<T>(scores, queries, own, keys);
+    multiply_rows<T>(slopes, slopes_of_y, own, values);
+    if (!sight.sees_all(key, kKeys)) mask(scores, sight, key);
+    differentiate_rows(scores, slopes, factor, stats + own);
+    LeftFragments<kTiles, kKeys> left;
+    as_left<T>(left, slopes);
+    add_weighted_rows<T>(totals, left, keys);
   }
   ptx::cp_async_wait<0>();
   __syncthreads();
@@ -135,18 +148,23 @@ __global__ void __launch_bounds__(QueryShape<kD>::kThreads, 2) query_grad_flash(
   store_rows<T>(queries, own, totals, factors, view.size, [&](int i) { return view.row_of(p.dq, p.dqkv_pitch, row + i, g); });
 }
 
-// Block (kv head, tile of keys): dk and dv, or one of them. The rows that see the keys come by.
-template <class T, int kD, Makes kMakes>
-__global__ void __launch_bounds__(KeyShape<kD>::kThreads, 256 / KeyShape<kD>::kThreads) key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT TileOrder order) {
+// Block (kv head, tile of keys): dk and dv. The rows that see the keys come by. Two warps share keys: one makes p and dv, the other ds and dk.
+template <class T, int kD>
+__global__ void __launch_bounds__(KeyShape<kD>::kThreads, kBlocks<kD>) key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT TileOrder order) {
   using Shape = KeyShape<kD>;
-  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPart = Shape::kPart, kThreads = Shape::kThreads;
-  constexpr bool kMakesKeys = kMakes != Makes::values, kMakesValues = kMakes != Makes::keys;
+  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPairs = Shape::kPairs, kThreads = Shape::kThreads;
   GPU_SHARED(shared);
   const RowTile<kD> keys{shared}, values{shared + kTileBytes<kD, kKeys>};
   unsigned char* stages = shared + kTileBytes<kD, 2 * kKeys>;
   const AttentionView<T>& view = p.view;
-  const int32_t g = order.kv_head(), key = order.tile<TilesOf::keys>() * kKeys, own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
+  const int pair = static_cast<int>(warp_id()) % kPairs;
+  const bool makes_values = warp_id() < kPairs;
+  auto* sights = reinterpret_cast<Sight*>(stages + 2 * Shape::kStage);
+  auto* exchange = reinterpret_cast<float4*>(sights + kKeys) + pair * (Shape::kExchange / kPairs / static_cast<int>(sizeof(float4)));
+  const int32_t g = order.kv_head(), key = order.tile<TilesOf::keys>() * kKeys, own = pair * 16 * kTiles;
   const int64_t head = static_cast<int64_t>(g) * view.size;
+  fetch_rows<kKeys, kThreads>(keys, EvenRows<T>{view.k + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
+  fetch_rows<kKeys, kThreads>(values, EvenRows<T>{view.v + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
   const Sight range = sight_of_keys(view, key, kKeys);
   const auto stage = [&](int which, int part) { return RowTile<kD>{stages + which * Shape::kStage + part * kTileBytes<kD, kRows>}; };
   const auto stats_of_stage = [&](int which) { return reinterpret_cast<RowStats*>(stage(which, 2).base); };
@@ -158,57 +176,40 @@ __global__ void __launch_bounds__(KeyShape<kD>::kThreads, 256 / KeyShape<kD>::kT
     fetch_rows<kRows, kThreads>(stage(which, 1), grouped_rows(view, p.dy, p.dy_pitch, g), row, view.rows(), view.size);
     ptx::cp_async_commit();
   };
-  const auto key_row = [&](auto* base, int64_t pitch, int i) { return key + i < view.sequences.tokens ? base + head + (key + i) * pitch : nullptr; };
 
-  fetch_rows<kKeys, kThreads>(keys, EvenRows<T>{view.k + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
-  if (kMakesKeys) fetch_rows<kKeys, kThreads>(values, EvenRows<T>{view.v + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
   fetch_stage(0, range.begin);
-  const auto sight_of = [&](int32_t j) { return sight_of_key(view, j); };
-  Sights<kTiles> sights;
-  sights_of_thread(sights, key + own, sight_of);
-  const WarpSight sight = sight_of_warp(key + own, 16 * kTiles, view.sequences.tokens - 1, sight_of);
+  find_sights<kKeys, kThreads>(sights, key, view.sequences.tokens - 1, [&](int32_t j) { return sight_of_key(view, j); });
+  __syncthreads();
+  const WarpSight<16 * kTiles> sight{sights + own};
   const float factor = view.scale * kLog2E;
-  Fragments<kTiles, kMakesKeys ? kD : 16> dk;
-  Fragments<kTiles, kMakesValues ? kD : 16> dv;
-  clear(dk);
-  clear(dv);
+  Fragments<kTiles, kD> totals;
+  clear(totals);
   int which = 0;
   for (int32_t row = range.begin; row < range.end; row += kRows, which ^= 1) {
     ptx::cp_async_wait<0>();
     __syncthreads();
     if (row + kRows < range.end) fetch_stage(which ^ 1, row + kRows);
-    GPU_NO_UNROLL
-    for (int part = 0; part < kRows; part += kPart) {
-      if (!sight.sees_any(row + part, kPart)) continue;
-      const RowTile<kD> queries = stage(which, 0).from_row(part), slopes_of_y = stage(which, 1).from_row(part);
-      Fragments<kTiles, kPart> scores, slopes;
-      multiply_rows<T>(scores, keys, own, queries);
-      if constexpr (kMakesKeys) multiply_rows<T>(slopes, values, own, slopes_of_y);
-      else clear(slopes);
-      if (!sight.sees_all(row + part, kPart)) mask(scores, sights, row + part, range.end);
-      differentiate_keys(scores, slopes, factor, stats_of_stage(which) + part);
-      LeftFragments<kTiles, kPart> left;
-      if constexpr (kMakesValues) {
-        as_left<T>(left, scores);
-        add_weighted_rows<T>(dv, left, slopes_of_y);
-      }
-      if constexpr (kMakesKeys) {
-        as_left<T>(left, slopes);
-        add_weighted_rows<T>(dk, left, queries);
-      }
+    if (!sight.sees_any(row, kRows)) continue;
+    const RowTile<kD> queries = stage(which, 0), slopes_of_y = stage(which, 1);
+    Fragments<kTiles, kRows> scores;  // or slopes
+    multiply_rows<T>(scores, makes_values ? keys : values, own, makes_values ? queries : slopes_of_y);
+    if (makes_values) {
+      if (!sight.sees_all(row, kRows)) mask(scores, sight, row);
+      give_probabilities(scores, factor, stats_of_stage(which), exchange);
     }
+    ptx::bar_sync(1 + pair, 64);
+    if (!makes_values) take_probabilities(scores, stats_of_stage(which), exchange);
+    LeftFragments<kTiles, kRows> left;
+    as_left<T>(left, scores);
+    add_weighted_rows<T>(totals, left, makes_values ? slopes_of_y : queries);
   }
   ptx::cp_async_wait<0>();
   __syncthreads();
   float factors[kTiles][2];
-  if constexpr (kMakesKeys) {
-    fill(factors, view.scale);
-    store_rows<T>(keys, own, dk, factors, view.size, [&](int i) { return key_row(p.dk, p.dqkv_pitch, i); });
-  }
-  if constexpr (kMakesValues) {
-    fill(factors, 1.0f);
-    store_rows<T>(values, own, dv, factors, view.size, [&](int i) { return key_row(p.dv, p.dqkv_pitch, i); });
-  }
+  fill(factors, makes_values ? 1.0f : view.scale);
+  T* to = (makes_values ? p.dv : p.dk) + head;
+  store_rows<T>(makes_values ? values : keys, own, totals, factors, view.size,
+                [&](int i) { return key + i < view.sequences.tokens ? to + (key + i) * p.dqkv_pitch : nullptr; });
 }
 
 template <int kD, class T>
@@ -219,12 +220,12 @@ void launch_query_grad(Queue& queue, const AttendGrad<T>& p) {
   GPU_LAUNCH((query_grad_flash<T, kD>), order.blocks(), Shape::kThreads, Shape::kShared, queue.stream(), p, order);
 }
 
-template <int kD, Makes kMakes, class T>
+template <int kD, class T>
 void launch_key_grad(Queue& queue, const AttendGrad<T>& p) {
   using Shape = KeyShape<kD>;
   const TileOrder order = longest_first(queue, p.view, TilesOf::keys, Shape::kKeys, p.heads / p.view.group);
-  allow_shared(key_grad_flash<T, kD, kMakes>, Shape::kShared);
-  GPU_LAUNCH((key_grad_flash<T, kD, kMakes>), order.blocks(), Shape::kThreads, Shape::kShared, queue.stream(), p, order);
+  allow_shared(key_grad_flash<T, kD>, Shape::kShared);
+  GPU_LAUNCH((key_grad_flash<T, kD>), order.blocks(), Shape::kThreads, Shape::kShared, queue.stream(), p, order);
 }
 
 }  // namespace
@@ -236,12 +237,7 @@ bool attend_grad_on_tensor_cores(Queue& queue, const AttendGrad<T>& p) {
   with_head_size(p.view.size, [&](auto size) {
     constexpr int kD = decltype(size)::value;
     launch_query_grad<kD>(queue, p);
-    if constexpr (kD <= 128) {
-      launch_key_grad<kD, Makes::both>(queue, p);
-    } else {
-      launch_key_grad<kD, Makes::values>(queue, p);
-      launch_key_grad<kD, Makes::keys>(queue, p);
-    }
+    launch_key_grad<kD>(queue, p);
   });
   return true;
 }

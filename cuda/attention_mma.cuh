@@ -30,8 +30,6 @@ struct RowTile {
     for (int i = 0; i < kSpread / 2; ++i) lane.from[i] = ptx::shared_at(base + row * kPieces * 16 + (permuted(row, piece) ^ (i * 32)));
     return lane;
   }
-  // From a row that is a multiple of 8.
-  GPU_FN RowTile from_row(int row) const { return {base + row * kPieces * 16}; }
 };
 
 template <int kD, int kRows>
@@ -88,7 +86,7 @@ GPU_FN void fetch_rows(const RowTile<kD>& tile, const Rows& rows, int32_t row, i
   constexpr int kPieces = RowTile<kD>::kPieces, kFit = kThreads / kPieces, kStep = kFit < 8 ? kFit : kFit / 8 * 8;
   constexpr int kPlaces = kStep < 8 ? 8 / kStep : 1;  // pieces are permuted alike every eighth row
   static_assert(kRows % kStep == 0 && kStep * kPieces % 32 == 0 && 8 % (8 / kPlaces) == 0);
-  const int piece = static_cast<int>(threadIdx.x) % kPieces, own = static_cast<int>(threadIdx.x) / kPieces;
+  const int thread = ptx::made_here(static_cast<int>(threadIdx.x)), piece = thread % kPieces, own = thread / kPieces;
   if (own >= kStep) return;  // whole warps
   const int32_t count = piece * 8 < size ? end - row - own : 0;
   auto walk = rows.walk(row + own, kStep);
@@ -205,46 +203,35 @@ GPU_FN void store_rows(const RowTile<kD>& tile, int first, const float (&totals)
   }
 }
 
-// What a thread's rows (or keys) of a warp's left factor see; rows 8 apart.
-template <int kTiles>
-using Sights = Sight[kTiles][2];
+// What each row (or key) of a block's left factor sees, in shared memory: who needs it reads it once a tile. `of(i)` for the rows from `first`
+// on; behind `last` are none that count, and they see what it does. To be read behind a barrier.
+template <int kRows, int kThreads, class Of>
+GPU_FN void find_sights(Sight* sights, int32_t first, int32_t last, const Of& of) {
+  for (auto i = static_cast<int32_t>(threadIdx.x); i < kRows; i += kThreads) sights[i] = of(first + i < last ? first + i : last);
+}
 
-// What some, and what all of a warp's rows see.
+// Whether any, and whether all of a warp's kCount rows see any, or all, of others. Both ends of what is seen rise from row to row.
+template <int kCount>
 struct WarpSight {
-  Sight some, all;
-  GPU_FN bool sees_any(int32_t at, int count) const { return at < some.end && at + count > some.begin; }
-  GPU_FN bool sees_all(int32_t at, int count) const { return at >= all.begin && at + count <= all.end; }
+  const Sight* rows;
+  GPU_FN bool sees_any(int32_t at, int count) const { return at < rows[kCount - 1].end && at + count > rows[0].begin; }
+  GPU_FN bool sees_all(int32_t at, int count) const { return at >= rows[kCount - 1].begin && at + count <= rows[0].end; }
 };
 
-// `of(i)` for the first and the last of the warp's rows; `last` is the last that there is. Both ends rise with i.
-template <class Of>
-GPU_FN WarpSight sight_of_warp(int32_t first, int32_t count, int32_t last, const Of& of) {
-  if (first > last) return {{0, 0}, {0, 0}};
-  const Sight top = of(first), bottom = of(first + count - 1 < last ? first + count - 1 : last);
-  const bool whole = first + count - 1 <= last;
-  return {{top.begin, bottom.end}, {bottom.begin, whole ? top.end : 0}};
-}
-
-template <int kTiles, class Of>
-GPU_FN void sights_of_thread(Sight (&sights)[kTiles][2], int32_t first, const Of& of) {
-  GPU_UNROLL
-  for (int t = 0; t < kTiles; ++t) {
-    GPU_UNROLL
-    for (int h = 0; h < 2; ++h) sights[t][h] = of(first + t * 16 + h * 8 + static_cast<int32_t>(lane_id()) / 4);
-  }
-}
-
-// Scores of what isn't seen become -inf. Columns count from `first`; `end` is behind the last that counts.
+// Scores of what isn't seen become -inf. Columns count from `first`.
 template <int kTiles, int kColumns>
-GPU_FN void mask(float (&scores)[kTiles][kColumns][4], const Sight (&sights)[kTiles][2], int32_t first, int32_t end) {
+GPU_FN void mask(float (&scores)[kTiles][kColumns][4], const WarpSight<16 * kTiles>& warp, int32_t first) {
   GPU_UNROLL
   for (int t = 0; t < kTiles; ++t) {
     GPU_UNROLL
-    for (int n = 0; n < kColumns; ++n) {
+    for (int h = 0; h < 2; ++h) {
+      const Sight sight = warp.rows[t * 16 + h * 8 + lane_id() / 4];
       GPU_UNROLL
-      for (int i = 0; i < 4; ++i) {
-        const int32_t other = first + n * 8 + static_cast<int32_t>(lane_id()) % 4 * 2 + i % 2;
-        if (!sights[t][i / 2].sees(other) || other >= end) scores[t][n][i] = -INFINITY;
+      for (int n = 0; n < kColumns; ++n) {
+        GPU_UNROLL
+        for (int i = 2 * h; i < 2 * h + 2; ++i) {
+          if (!sight.sees(first + n * 8 + static_cast<int32_t>(lane_id()) % 4 * 2 + i % 2)) scores[t][n][i] = -INFINITY;
+        }
       }
     }
   }

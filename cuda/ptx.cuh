@@ -11,6 +11,7 @@ inline void cp_async16(void* to, const void* from, int bytes, CUSIM_SITE) { cusi
 // A place in shared memory, as instructions take it.
 using SharedAt = unsigned char*;
 inline SharedAt shared_at(void* p) { return static_cast<SharedAt>(p); }
+inline int made_here(int x) { return x; }
 inline void cp_async_commit() { cusim::async_commit(); }
 template <int kUnderWay>
 inline void cp_async_wait() { cusim::async_wait(kUnderWay); }
@@ -37,6 +38,12 @@ GPU_FN SharedAt shared_at(const void* p) {
   SharedAt at;
   asm volatile("mov.b32 %0, %1;" : "=r"(at) : "r"(shared_address(p)));
   return at;
+}
+// The same number. What is computed from it is computed where that is written, not ahead of a loop and kept in registers.
+GPU_FN int made_here(int x) {
+  int y;
+  asm volatile("mov.b32 %0, %1;" : "=r"(y) : "r"(x));
+  return y;
 }
 // 16 bytes from device memory to shared memory, or 16 zeros. Both 16-byte aligned.
 GPU_FN void cp_async16(SharedAt to, const void* from, bool given) {
