@@ -4,6 +4,7 @@ import { type Device, openDevice } from '../src/device.ts';
 import { adapterSwitch } from './adapter-switch.ts';
 import type { Bench, BenchContext } from './bench.ts';
 import { boundary } from './boundary.ts';
+import { attention } from './cuda/attention.ts';
 import { block } from './cuda/block.ts';
 import { skinny } from './cuda/skinny.ts';
 import { timeline } from './cuda/timeline.ts';
@@ -38,6 +39,7 @@ const benches: Readonly<Record<string, Bench>> = {
   profile,
   scaling,
   skinny,
+  attention,
   block,
   stream,
   timeline,

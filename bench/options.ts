@@ -81,7 +81,7 @@ export function helpText(benches: Readonly<Record<string, Bench>>): string {
     '--precision medium: products of frozen weights in bf16 where that is faster (lora-linear and step show both without it)',
     '--rounds  turns of each side; steps of large',
     '--limit   memory of the second run of large; half of what its weights take without it',
-    '--seconds takes up no more shapes after that time (lora-linear, skinny, block; pairs of step)',
+    '--seconds takes up no more shapes after that time (lora-linear, skinny, attention, block; pairs of step)',
     '--device  a GPU: those marked with a plus',
     '--save    bench/results/DEVICE-NAME-DATE.json; --json FOLDER: the same as FOLDER/NAME.json',
     '',
