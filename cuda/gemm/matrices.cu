@@ -33,20 +33,31 @@ StoredMatrix part_of(const Weight& w, int i) {
 
 }  // namespace
 
-Halves halves_of(Queue& queue, const StoredMatrix& stored, DType dtype, int64_t border) {
-  if (border == 0 && stored.dtype == dtype && is_aligned(stored.data, stored.pitch)) return {stored.data, stored.pitch, false};
-  const int64_t pitch = whole_pieces(stored.cols + border);
-  const Halves copy{queue.scratch_for<uint16_t>(stored.rows * pitch), pitch, border > 0};
-  if (copy.data == nullptr || stored.rows * stored.cols == 0) return copy;
-  if (dtype == DType::bf16) copy_as(queue, static_cast<bf16*>(const_cast<void*>(copy.data)), pitch, stored);
-  else copy_as(queue, static_cast<f16*>(const_cast<void*>(copy.data)), pitch, stored);
+void copy_into(Queue& queue, const Halves& room, const StoredMatrix& stored, DType dtype) {
+  if (room.data == nullptr || stored.rows * stored.cols == 0) return;
+  if (dtype == DType::bf16) copy_as(queue, static_cast<bf16*>(const_cast<void*>(room.data)), room.pitch, stored);
+  else copy_as(queue, static_cast<f16*>(const_cast<void*>(room.data)), room.pitch, stored);
+}
+
+Halves bordered_room(Queue& queue, int64_t rows, int64_t cols) {
+  const int64_t pitch = whole_pieces(cols + kBorder);
+  return {queue.scratch_for<uint16_t>(rows * pitch), pitch, true};
+}
+
+Halves halves_of(Queue& queue, const StoredMatrix& stored, DType dtype) {
+  if (stored.dtype == dtype && is_aligned(stored.data, stored.pitch)) return {stored.data, stored.pitch, false};
+  const int64_t pitch = whole_pieces(stored.cols);
+  const Halves copy{queue.scratch_for<uint16_t>(stored.rows * pitch), pitch, false};
+  copy_into(queue, copy, stored, dtype);
   return copy;
 }
 
 Halves halves_of(Queue& queue, const Tensor& tensor, int64_t column, int64_t count) {
   const void* data = elements_from(tensor.data, column);
-  if (!is_aligned(data, tensor.pitch)) return halves_of(queue, {data, tensor.dtype, tensor.rows(), count, tensor.pitch}, tensor.dtype, kBorder);
-  return {data, tensor.pitch, column == 0 && count == tensor.cols() && tensor.pitch >= count + kBorder};
+  if (is_aligned(data, tensor.pitch)) return {data, tensor.pitch, column == 0 && count == tensor.cols() && tensor.pitch >= count + kBorder};
+  const Halves copy = bordered_room(queue, tensor.rows(), count);
+  copy_into(queue, copy, {data, tensor.dtype, tensor.rows(), count, tensor.pitch}, tensor.dtype);
+  return copy;
 }
 
 Frozen frozen_of(Queue& queue, const Weight& w, DType dtype) {

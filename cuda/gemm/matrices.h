@@ -13,13 +13,18 @@ struct Halves {
   bool bordered = false;
 };
 
-// [rows, cols] of `stored`, as `dtype`; with a border it is a copy. data == nullptr: the op has been failed.
+// [rows, cols] of 16 bits or more.
 struct StoredMatrix {
   const void* data = nullptr;
   DType dtype = DType::bf16;
   int64_t rows = 0, cols = 0, pitch = 0;
 };
-Halves halves_of(Queue& queue, const StoredMatrix& stored, DType dtype, int64_t border = 0);
+// As `dtype`. data == nullptr: the op has been failed.
+Halves halves_of(Queue& queue, const StoredMatrix& stored, DType dtype);
+
+// Scratch for a copy of [rows, cols] with a border, and the copy itself: what stands in the border stays.
+Halves bordered_room(Queue& queue, int64_t rows, int64_t cols);
+void copy_into(Queue& queue, const Halves& room, const StoredMatrix& stored, DType dtype);
 
 // Columns [column, column + count) of an activation. A copy has a border.
 Halves halves_of(Queue& queue, const Tensor& tensor, int64_t column, int64_t count);

@@ -52,101 +52,111 @@ Gemm product_of(const Extended& p, Lie lie, int64_t column, int64_t columns) {
 
 int64_t columns_of(const Extended& p) { return p.forward ? p.w->rows() : p.w->in; }
 
-void multiply_in_borders(Queue& queue, const Extended& p, const Frozen& w, Lie lie, int32_t copies, bool bias) {
-  const Halves& matrix = w.at[0];
-  const int64_t ranks = p.parts.ranks(), columns = columns_of(p);
-  Gemm g = product_of(p, lie, 0, columns);
-  if (ranks == 0 && !bias) {
-    g.add(p.left.data, p.left.pitch, matrix.data, matrix.pitch, p.deep);
-    return gemm(queue, g);
-  }
-  // A product more would cost a pass over C as well, and leave there in 16 bits what it gives.
-  const Halves left = p.left.bordered ? p.left : halves_of(queue, {p.left.data, p.dtype, p.rows, p.deep, p.left.pitch}, p.dtype, kBorder);
-  if (left.data == nullptr) return;
+Lie lie_of(const Extended& p, const Frozen& w) { return p.forward ? w.forward : w.backward(); }
+
+// Borders belong to whoever is running: nobody's numbers lie there from one op to the next. A left factor without one will be copied: a product
+// more would cost a pass over C as well, and leave there in 16 bits what it gives. False: the op has been failed.
+bool lay_in_borders(Queue& queue, const Extended& p, Extension& e) {
+  const Halves& matrix = e.w.at[0];
+  const int64_t ranks = p.parts.ranks();
+  const Lie lie = lie_of(p, e.w);
+  e.in_borders = true, e.with_bias = p.bias != nullptr && ranks + kBias <= kBorder;
+  e.left = p.left;
+  if (ranks == 0 && !e.with_bias) return true;
+  if (!p.left.bordered) e.left = bordered_room(queue, p.rows, p.deep);
   if (p.lender != nullptr) declare_border(*p.lender, kBorder);
   declare_border(*p.w);
-  // Borders belong to whoever is running: nobody's numbers lie there from one op to the next.
+  const int32_t copies = copies_in(ranks, kBorder - (e.with_bias ? kBias : 0));
   void* right_border = const_cast<void*>(elements_from(matrix.data, lie == Lie::columns ? p.deep : p.deep * matrix.pitch));
-  void* left_border = const_cast<void*>(elements_from(left.data, p.deep));
-  spread(queue, {of_rows(p, left_border, left.pitch, left_slots(kBorder, copies, bias)),
-                 of_columns(p, right_border, matrix.pitch, lie, 0, columns, right_slots(kBorder, copies, bias ? p.bias : nullptr))});
-  if (bias) g.bias = nullptr;
-  g.add(left.data, left.pitch, matrix.data, matrix.pitch, p.deep + kBorder);
+  void* left_border = const_cast<void*>(elements_from(e.left.data, p.deep));
+  e.of_rows = of_rows(p, left_border, e.left.pitch, left_slots(kBorder, copies, e.with_bias));
+  e.of_columns = of_columns(p, right_border, matrix.pitch, lie, 0, columns_of(p), right_slots(kBorder, copies, e.with_bias ? p.bias : nullptr));
+  return e.left.data != nullptr;
+}
+
+// The left factor's in a matrix of its own; what extends the right one differs from part to part. False: the op has been failed.
+bool lay_beside(Queue& queue, const Extended& p, Extension& e) {
+  const int64_t width = whole_pieces(kMostCopies * p.parts.ranks());
+  if (width == 0) return true;
+  auto* side = queue.scratch_for<uint16_t>(p.rows * width);
+  e.of_rows = of_rows(p, side, width, left_slots(static_cast<int32_t>(width), kMostCopies, false));
+  return side != nullptr;
+}
+
+void multiply_in_borders(Queue& queue, const Extended& p, const Extension& e) {
+  const Halves& matrix = e.w.at[0];
+  Gemm g = product_of(p, lie_of(p, e.w), 0, columns_of(p));
+  if (e.with_bias) g.bias = nullptr;
+  if (e.left.data != p.left.data) copy_into(queue, e.left, {p.left.data, p.dtype, p.rows, p.deep, p.left.pitch}, p.dtype);
+  g.add(e.left.data, e.left.pitch, matrix.data, matrix.pitch, p.deep + (e.of_rows.to == nullptr ? 0 : kBorder));
   gemm(queue, g);
 }
 
-// What extends the left factor, in a matrix of its own; width 0: nothing does.
-struct Side {
-  void* data = nullptr;
-  int64_t width = 0;
-};
-
-Side left_side(Queue& queue, const Extended& p) {
-  Side side;
-  side.width = whole_pieces(kMostCopies * p.parts.ranks());
-  if (side.width == 0) return side;
-  side.data = queue.scratch_for<uint16_t>(p.rows * side.width);
-  if (side.data != nullptr) spread(queue, {of_rows(p, side.data, side.width, left_slots(static_cast<int32_t>(side.width), kMostCopies, false))});
-  return side;
-}
-
 // Adds the extension as a term of its own. False: the op has been failed.
-bool add_side(Queue& queue, const Extended& p, const Side& left, Gemm& g, int64_t column) {
-  if (left.width == 0) return true;
-  const int64_t pitch = g.b_lie == Lie::columns ? left.width : whole_pieces(g.n);
-  auto* right = queue.scratch_for<uint16_t>(g.b_lie == Lie::columns ? g.n * pitch : left.width * pitch);
-  if (left.data == nullptr || right == nullptr) return false;
-  spread(queue, {of_columns(p, right, pitch, g.b_lie, column, g.n, right_slots(static_cast<int32_t>(left.width), kMostCopies, nullptr))});
-  g.add(left.data, left.width, right, pitch, left.width);
+bool add_side(Queue& queue, const Extended& p, const Spread& left, Gemm& g, int64_t column) {
+  if (left.to == nullptr) return true;
+  const int64_t width = left.value_pitch, pitch = g.b_lie == Lie::columns ? width : whole_pieces(g.n);
+  auto* right = queue.scratch_for<uint16_t>(g.b_lie == Lie::columns ? g.n * pitch : width * pitch);
+  if (right == nullptr) return false;
+  spread(queue, {of_columns(p, right, pitch, g.b_lie, column, g.n, right_slots(static_cast<int32_t>(width), kMostCopies, nullptr))});
+  g.add(left.to, width, right, pitch, width);
   return true;
 }
 
 // Forward with a matrix for each part: each makes its own columns of C.
-void multiply_part(Queue& queue, const Extended& p, const Frozen& w, const Side& side, int i, int64_t column) {
-  Gemm g = product_of(p, w.forward, column, p.w->out[i]);
-  g.add(p.left.data, p.left.pitch, w.at[i].data, w.at[i].pitch, p.deep);
-  if (add_side(queue, p, side, g, column)) gemm(queue, g);
+void multiply_part(Queue& queue, const Extended& p, const Extension& e, int i, int64_t column) {
+  Gemm g = product_of(p, e.w.forward, column, p.w->out[i]);
+  g.add(p.left.data, p.left.pitch, e.w.at[i].data, e.w.at[i].pitch, p.deep);
+  if (add_side(queue, p, e.of_rows, g, column)) gemm(queue, g);
 }
 
 // Backward with a matrix for each part: all add to all of C.
-void multiply_parts_back(Queue& queue, const Extended& p, const Frozen& w, const Side& side) {
-  Gemm g = product_of(p, w.backward(), 0, p.w->in);
+void multiply_parts_back(Queue& queue, const Extended& p, const Extension& e) {
+  Gemm g = product_of(p, e.w.backward(), 0, p.w->in);
   int64_t column = 0;
-  for (int i = 0; i < w.count; column += p.w->out[i++]) {
+  for (int i = 0; i < e.w.count; column += p.w->out[i++]) {
     const Halves left = halves_of(queue, {elements_from(p.left.data, column), p.dtype, p.rows, p.w->out[i], p.left.pitch}, p.dtype);
     if (left.data == nullptr) return;
-    g.add(left.data, left.pitch, w.at[i].data, w.at[i].pitch, p.w->out[i]);
+    g.add(left.data, left.pitch, e.w.at[i].data, e.w.at[i].pitch, p.w->out[i]);
   }
-  if (add_side(queue, p, side, g, 0)) gemm(queue, g);
+  if (add_side(queue, p, e.of_rows, g, 0)) gemm(queue, g);
 }
 
-void multiply_beside(Queue& queue, const Extended& p, const Frozen& w) {
-  const Side side = left_side(queue, p);
-  if (w.count == 1) {
-    Gemm g = product_of(p, p.forward ? w.forward : w.backward(), 0, columns_of(p));
-    g.add(p.left.data, p.left.pitch, w.at[0].data, w.at[0].pitch, p.deep);
-    if (add_side(queue, p, side, g, 0)) gemm(queue, g);
+void multiply_beside(Queue& queue, const Extended& p, const Extension& e) {
+  if (e.w.count == 1) {
+    Gemm g = product_of(p, lie_of(p, e.w), 0, columns_of(p));
+    g.add(p.left.data, p.left.pitch, e.w.at[0].data, e.w.at[0].pitch, p.deep);
+    if (add_side(queue, p, e.of_rows, g, 0)) gemm(queue, g);
   } else if (p.forward) {
     int64_t column = 0;
-    for (int i = 0; i < w.count; column += p.w->out[i++]) multiply_part(queue, p, w, side, i, column);
+    for (int i = 0; i < e.w.count; column += p.w->out[i++]) multiply_part(queue, p, e, i, column);
   } else {
-    multiply_parts_back(queue, p, w, side);
+    multiply_parts_back(queue, p, e);
   }
 }
 
 }  // namespace
 
+Extension extension_of(Queue& queue, const Extended& p) {
+  Extension e;
+  e.w = frozen_of(queue, *p.w, p.dtype);
+  if (!e.w.good() || p.left.data == nullptr) return e;
+  e.good = e.w.bordered() && p.parts.ranks() <= kBorder ? lay_in_borders(queue, p, e) : lay_beside(queue, p, e);
+  return e;
+}
+
+void multiply_extended(Queue& queue, const Extended& p, const Extension& e) {
+  if (p.rows == 0) return;
+  if (e.in_borders) multiply_in_borders(queue, p, e);
+  else multiply_beside(queue, p, e);
+}
+
 void multiply_extended(Queue& queue, const Extended& p) {
   if (p.rows == 0) return;
-  const Frozen w = frozen_of(queue, *p.w, p.dtype);
-  if (!w.good() || p.left.data == nullptr) return;
-  const int64_t ranks = p.parts.ranks();
-  if (w.bordered() && ranks <= kBorder) {
-    const bool bias = p.bias != nullptr && ranks + kBias <= kBorder;
-    const int32_t copies = copies_in(ranks, kBorder - (bias ? kBias : 0));
-    return multiply_in_borders(queue, p, w, p.forward ? w.forward : w.backward(), copies, bias);
-  }
-  multiply_beside(queue, p, w);
+  const Extension e = extension_of(queue, p);
+  if (!e.good) return;
+  spread(queue, {e.of_rows, e.of_columns});
+  multiply_extended(queue, p, e);
 }
 
 }  // namespace lowrank::cuda

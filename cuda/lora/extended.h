@@ -24,6 +24,18 @@ struct Extended {
   int64_t carry_pitch = 0;
 };
 
+// Where the extension lies. What is to be spread there before the product, by whoever launches for it anyway: nothing where there is no place.
+struct Extension {
+  Frozen w;
+  bool good = false;  // else the op has been failed
+  bool in_borders = false, with_bias = false;
+  Halves left;  // in borders: the left factor, or room for a copy of one that has no border
+  Spread of_rows, of_columns;
+};
+Extension extension_of(Queue& queue, const Extended& product);
+
+void multiply_extended(Queue& queue, const Extended& product, const Extension& extension);
+// With everything that has to be spread.
 void multiply_extended(Queue& queue, const Extended& product);
 
 }  // namespace lowrank::cuda

@@ -71,27 +71,29 @@ SkinnyRows rows_into(float* out, const LoraParts& parts, float factor) {
   return rows;
 }
 
-// u = s xhat A^T. `gated`: x is made on the way.
-bool make_u(Queue& queue, const LoraLinear& op, const Extended& x, const Gated* gated) {
+// u = s xhat A^T, and what extends the product for y. `gated`: x is made on the way.
+bool make_u(Queue& queue, const LoraLinear& op, const Extended& x, const Extension& extension, const Gated* gated) {
   Skinny product = skinny_of(x, x.parts);
   product.windows = windows_over(queue, x.parts, op.w.in, op.parts);
   const Spread side = side_of(queue, product, {op.a.f32(), 1, op.w.in, false}, op.w.in);
   if (side.to == nullptr) return false;
-  spread(queue, {side});
-  const SkinnyRows rows = rows_into(op.u.f32(), op.parts, op.parts.keep());
+  spread(queue, {side, extension.of_columns});
+  SkinnyRows rows = rows_into(op.u.f32(), op.parts, op.parts.keep());
+  rows.also(extension.of_rows);
   if (gated != nullptr) skinny_swiglu(queue, *gated, product, rows);
   else skinny(queue, product, &rows, nullptr);
   return true;
 }
 
-// v = s dy B, and dB += dy^T u, in one pass over dy. `gated`: it is made in this pass.
-bool make_v_and_db(Queue& queue, const LoraLinearGrad& op, const Extended& dy, const PartList& parts, float* v, const Gated* gated) {
+// v = s dy B, which is also spread for dA and for dx, and dB += dy^T u, in one pass over dy. `gated`: it is made in this pass.
+bool make_v_and_db(Queue& queue, const LoraLinearGrad& op, const Extended& dy, const PartList& parts, float* v, const Spread& for_da, const Extension& for_dx, const Gated* gated) {
   Skinny product = skinny_of(dy, parts);
   product.windows = windows_by_part(parts);
   const Spread side = side_of(queue, product, {op.b.f32(), 0, 0, true}, op.w.rows()), tall = tall_of(queue, product, op.u.f32());
   if (side.to == nullptr || tall.to == nullptr) return false;
-  spread(queue, {side, tall});
-  const SkinnyRows rows = rows_into(v, op.parts, 1.0f);
+  spread(queue, {side, tall, for_dx.of_columns});
+  SkinnyRows rows = rows_into(v, op.parts, 1.0f);
+  rows.also(for_da), rows.also(for_dx.of_rows);
   SkinnyColumns columns;
   columns.out = op.db.f32(), columns.flat_b = true;
   if (gated != nullptr) skinny_swiglu_grad(queue, *gated, product, rows, columns);
@@ -99,19 +101,24 @@ bool make_v_and_db(Queue& queue, const LoraLinearGrad& op, const Extended& dy, c
   return true;
 }
 
-// dA += v^T xhat
-bool make_da(Queue& queue, const LoraLinearGrad& op, const PartList& parts, const float* v) {
+// dA += v^T xhat, of which v is still to be spread: the product, which has the place for it. No place: the op has been failed.
+struct AGradient {
+  Skinny product;
+  Spread tall;
+};
+AGradient gradient_of_a(Queue& queue, const LoraLinearGrad& op, const PartList& parts, const float* v) {
   Extended x;
   set_left(queue, x, op.x);
-  Skinny product = skinny_of(x, parts);
-  product.windows = windows_over(queue, parts, op.w.in, op.parts);
-  const Spread tall = tall_of(queue, product, v);
-  if (x.left.data == nullptr || tall.to == nullptr) return false;
-  spread(queue, {tall});
+  AGradient da{skinny_of(x, parts), {}};
+  da.product.windows = windows_over(queue, parts, op.w.in, op.parts);
+  if (x.left.data != nullptr) da.tall = tall_of(queue, da.product, v);
+  return da;
+}
+
+void make_da(Queue& queue, const LoraLinearGrad& op, const AGradient& da) {
   SkinnyColumns columns;
   columns.out = op.da.f32(), columns.rank_pitch = op.w.in, columns.scale = op.parts.keep();
-  skinny(queue, product, nullptr, &columns);
-  return true;
+  skinny(queue, da.product, nullptr, &columns);
 }
 
 // A mask can't lie on a border: the masked low-rank term is made first, and the product is added to it.
@@ -124,32 +131,40 @@ void start_with_masked(Queue& queue, const LoraLinearGrad& op, const PartList& p
 
 void forward(Queue& queue, const LoraLinear& op, const Gated* gated) {
   Extended p = forward_of(queue, op.y, op.x, op.w, op.bias, op.carry);
-  if (p.left.data == nullptr) return;
   p.parts = parts_of(op.w, op.parts);
-  if (p.parts.ranks() > 0 && !make_u(queue, op, p, gated)) return;
   p.of_rows = {op.u.f32(), op.parts.ranks(), 1, false};
   p.of_columns = {op.b.f32(), 0, 0, true};
-  multiply_extended(queue, p);
+  if (p.parts.ranks() == 0) return multiply_extended(queue, p);
+  if (p.rows == 0) return;
+  const Extension extension = extension_of(queue, p);
+  if (extension.good && make_u(queue, op, p, extension, gated)) multiply_extended(queue, p, extension);
+}
+
+// v and the gradients of the adapter, and what of v is wanted for dx. False: the op has been failed.
+bool make_gradients(Queue& queue, const LoraLinearGrad& op, const Extended& dy, const PartList& parts, float* v, const Extension& for_dx, const Gated* gated) {
+  const AGradient da = gradient_of_a(queue, op, parts, v);
+  if (da.tall.to == nullptr || !make_v_and_db(queue, op, dy, parts, v, da.tall, for_dx, gated)) return false;
+  make_da(queue, op, da);
+  return true;
 }
 
 void backward(Queue& queue, const LoraLinearGrad& op, const Gated* gated) {
   Extended p = backward_of(queue, op.dx, op.dy, op.w);
-  if (p.left.data == nullptr) return;
   const PartList parts = parts_of(op.w, op.parts);
-  float* v = nullptr;
-  if (parts.ranks() > 0) {
-    v = queue.scratch_for<float>(p.rows * parts.ranks());
-    if (v == nullptr || !make_v_and_db(queue, op, p, parts, v, gated) || !make_da(queue, op, parts, v)) return;
-  }
-  if (!op.dx.given()) return;
-  if (parts.ranks() > 0 && op.parts.threshold() > 0) {
-    start_with_masked(queue, op, parts, v, p);
-  } else if (parts.ranks() > 0) {
+  if (parts.ranks() == 0) return op.dx.given() ? multiply_extended(queue, p) : void();
+  auto* v = queue.scratch_for<float>(p.rows * parts.ranks());
+  if (p.rows == 0 || p.left.data == nullptr || v == nullptr) return;
+  const bool masked = op.parts.threshold() > 0;
+  if (!masked) {
     p.parts = parts;
     p.of_rows = {v, parts.ranks(), 1, false};
     p.of_columns = {op.a.f32(), 1, op.w.in, false};
   }
-  multiply_extended(queue, p);
+  const Extension extension = op.dx.given() ? extension_of(queue, p) : Extension{};
+  if (op.dx.given() && !extension.good) return;
+  if (!make_gradients(queue, op, p, parts, v, extension, gated) || !op.dx.given()) return;
+  if (masked) start_with_masked(queue, op, parts, v, p);
+  multiply_extended(queue, p, extension);
 }
 
 }  // namespace

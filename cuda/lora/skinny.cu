@@ -7,20 +7,29 @@ namespace lowrank::cuda {
 
 namespace {
 
-// A block goes over tiles of 128 rows by 64 columns of z with eight warps. By rows a warp has 16 rows of a tile and all ranks; by columns
-// it has 16 columns and half of the ranks, whose sums stay in registers: that limits how many columns a block has.
-constexpr int kTileRows = 128, kThreads = kSkinnyThreads;
+// A block goes over tiles of z with eight warps. By rows a warp has 16 rows of a tile and all ranks, or, of many ranks, 32 rows and half of
+// the ranks; by columns it has 16 columns and half of the ranks, or 32 columns. The more it has of both, the less it reads from shared
+// memory. Sums by columns stay in registers, which limits how many columns a block has.
+constexpr int kThreads = kSkinnyThreads, kWarps = kThreads / 32;
 
 template <int kRanks, bool kRows, bool kColumns>
 struct Shape {
-  static constexpr int kTilesAcross = !kColumns ? 16 : kRanks == 64 ? 4 : 8;  // a block's tiles from left to right
-  static constexpr int kTilesDown = kColumns ? 4 : 1;
-  static constexpr int kTile = tile_bytes(kTileRows), kStage = kTile + (kRows ? side_bytes(kRanks) : 0), kTall = kColumns ? tall_bytes(kTileRows, kRanks) : 0;
-  // What a chip of 99 KiB a block can hold.
-  static constexpr int kStages = kRanks == 64 && kRows && kColumns ? 2 : 3;
-  static constexpr int kShared = kStages * kStage + kTall;
-  // Blocks a multiprocessor: says how many registers there are. By columns with 64 ranks, and by both with 32, they need more than 128.
-  static constexpr int kBlocks = kColumns && (kRanks == 64 || (kRanks == 32 && kRows)) ? 1 : 2;
+  static constexpr bool kManyColumns = kRanks == 64 && !kRows, kManyRows = kRanks == 64 && !kColumns;
+  // A tile is kSide matrices of 64 columns side by side.
+  static constexpr int kTileRows = kManyColumns ? 64 : 128, kSide = kManyColumns ? 2 : 1, kColumnsOfTile = kSide * kTileColumns;
+  static constexpr int kTilesAcross = !kColumns ? 4 : kRanks == 16 ? 8 : kManyColumns ? 1 : 4;  // a block's, at least
+  static constexpr int kMostAcross = kColumns ? kTilesAcross : 128, kMostDown = kColumns ? 4096 / kTileRows : 1;
+  // What a warp has.
+  static constexpr int kHigh = kManyRows ? 2 : 1, kRowGroups = kHigh, kWide = kManyColumns ? 2 : 1, kColumnGroups = 2;
+  static_assert(kTileRows / (16 * kHigh) * kRowGroups == kWarps || !kRows);
+  static_assert(kColumnsOfTile / (16 * kWide) * kColumnGroups == kWarps);
+  static constexpr int kMatrix = tile_bytes(kTileRows), kTile = kSide * kMatrix, kStage = kTile + (kRows ? side_bytes(kRanks) : 0);
+  static constexpr int kTall = kColumns ? tall_bytes(kTileRows, kRanks) : 0;
+  // What a chip of 99 KiB a block can hold. The rows of tall that come next are on their way too where there is room for them.
+  static constexpr int kStages = kRanks >= 32 && kRows && kColumns ? 2 : 3, kTalls = kManyColumns ? 3 : kRanks == 64 && kRows ? 1 : 2;
+  static constexpr int kShared = kStages * kStage + kTalls * kTall;
+  // Blocks a multiprocessor: says how many registers there are. By both with 64 ranks they need more than 128.
+  static constexpr int kBlocks = kColumns && kRows && kRanks == 64 ? 1 : 2;
   static_assert(kShared <= kMostShared);
 };
 
@@ -29,6 +38,7 @@ struct Launch {
   int64_t z_pitch, mask_pitch;
   Factors factors;
   PartialSums sums;
+  int32_t tiles_down;  // a block's
 };
 
 // The window of this block, and the block's columns: from a whole piece on, which may begin before the window.
@@ -37,7 +47,6 @@ struct Across {
   int64_t column0, column_end;
 };
 
-template <int kBlockColumns>
 GPU_FN Across across_of(const Launch& p) {
   Across across;
   across.window = p.sums.windows[0];
@@ -48,19 +57,19 @@ GPU_FN Across across_of(const Launch& p) {
   across.window.mask = current(across.window.mask);
   const Window& window = across.window;
   const int64_t begin = window.column0 / kPiece * kPiece, end = window.column0 + window.columns;
-  across.column0 = begin + static_cast<int64_t>(block - window.block0) * kBlockColumns;
-  across.column_end = across.column0 + kBlockColumns < end ? across.column0 + kBlockColumns : end;
+  across.column0 = begin + static_cast<int64_t>(block - window.block0) * p.sums.block_columns;
+  across.column_end = across.column0 + p.sums.block_columns < end ? across.column0 + p.sums.block_columns : end;
   return across;
 }
 
-// Drops what the mask drops. The factor of what stays is the business of the sums.
-GPU_FN void mask_tile(const Launch& p, const Dropout& mask, unsigned char* tile, int64_t row0, int64_t column0) {
+// Drops what the mask drops of the pieces that this thread has brought. The factor of what stays is the business of the sums.
+template <int kTileRows>
+GPU_FN void mask_own_pieces(const Launch& p, const Dropout& mask, unsigned char* tile, int64_t row0, int64_t column0) {
   for_own_pieces<kTileRows>([&](int row, int at) {
-    const uint32_t kept = kept_of_eight(mask, (row0 + row) * p.mask_pitch + column0 + at * kPiece);
-    auto* numbers = reinterpret_cast<uint16_t*>(piece_of<kPieces>(tile, row, at));
-    for (int e = 0; e < kPiece; ++e) {
-      if ((kept >> e & 1) == 0) numbers[e] = 0;
-    }
+    const PhiloxWords kept = kept_pairs(mask, (row0 + row) * p.mask_pitch + column0 + at * kPiece);
+    auto& pairs = *reinterpret_cast<PhiloxWords*>(piece_of<kPieces>(tile, row, at));
+    GPU_UNROLL
+    for (int i = 0; i < 4; ++i) pairs.at[i] &= kept.at[i];
   });
 }
 
@@ -68,19 +77,29 @@ template <class H, int kRanks, bool kRows, bool kColumns>
 __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlocks) skinny_tiles(GPU_ARGUMENT Launch p) {
   using S = Shape<kRanks, kRows, kColumns>;
   GPU_SHARED(shared);
-  unsigned char* tall = shared + S::kStages * S::kStage;
-  const Across across = across_of<S::kTilesAcross * kTileColumns>(p);
+  unsigned char* talls = shared + S::kStages * S::kStage;
+  const Across across = across_of(p);
   const Window& window = across.window;
-  const int64_t row0 = static_cast<int64_t>(blockIdx.y) * S::kTilesDown * kTileRows, rows_left = (p.sums.rows - row0 + kTileRows - 1) / kTileRows;
-  const int wide = static_cast<int>((across.column_end - across.column0 + kTileColumns - 1) / kTileColumns);
-  const int high = rows_left < S::kTilesDown ? static_cast<int>(rows_left) : S::kTilesDown;
+  const int64_t row0 = static_cast<int64_t>(blockIdx.y) * p.tiles_down * S::kTileRows, rows_left = (p.sums.rows - row0 + S::kTileRows - 1) / S::kTileRows;
+  const int high = rows_left < p.tiles_down ? static_cast<int>(rows_left) : p.tiles_down;
+  // Where tall has two places, what is under way must be of this row of tiles and of the next: a row has as many, though some are beyond
+  // the columns.
+  constexpr int kLeast = S::kTalls == 2 ? S::kStages - 1 : 1;
+  const int filled = static_cast<int>((across.column_end - across.column0 + S::kColumnsOfTile - 1) / S::kColumnsOfTile);
+  const int wide = filled < kLeast ? kLeast : filled;
   int brought = 0, bring_down = 0, bring_across = 0;
   const auto bring = [&] {
     if (bring_down < high) {
       unsigned char* stage = shared + brought % S::kStages * S::kStage;
-      const int64_t column0 = across.column0 + bring_across * kTileColumns;
-      bring_tile<H, kTileRows>(stage, static_cast<const H*>(p.z), p.z_pitch, row0 + bring_down * kTileRows, p.sums.rows, column0, across.column_end);
+      const int64_t column0 = across.column0 + bring_across * S::kColumnsOfTile, row = row0 + bring_down * S::kTileRows;
+      GPU_UNROLL
+      for (int i = 0; i < S::kSide; ++i) {
+        bring_tile<H, S::kTileRows>(stage + i * S::kMatrix, static_cast<const H*>(p.z), p.z_pitch, row, p.sums.rows, column0 + i * kTileColumns, across.column_end);
+      }
       if constexpr (kRows) bring_side<H, kRanks>(p.factors, stage + S::kTile, window, column0, across.column_end);
+      if constexpr (kColumns && S::kTalls > 1) {
+        if (bring_across == 0) bring_tall<H, kRanks, S::kTileRows>(p.factors, talls + bring_down % S::kTalls * S::kTall, window, row, p.sums.rows);
+      }
       if (++bring_across == wide) bring_across = 0, ++bring_down;
     }
     ++brought;
@@ -89,31 +108,40 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
   GPU_UNROLL
   for (int i = 0; i < S::kStages - 1; ++i) bring();
   const int lane = static_cast<int>(lane_id()), warp = static_cast<int>(warp_id());
-  float by_columns[kColumns ? S::kTilesAcross : 1][kRanks / 16][4] = {};
+  // The warp's rows and ranks by rows, and its columns and ranks by columns.
+  constexpr int kRowWarps = kWarps / S::kRowGroups, kColumnWarps = kWarps / S::kColumnGroups, kOwnRows = kRanks / S::kRowGroups / 8, kOwnColumns = kRanks / S::kColumnGroups / 8;
+  const int own_row = warp % kRowWarps * 16 * S::kHigh, row_group = warp / kRowWarps;
+  const int own_column = warp % kColumnWarps * 16 * S::kWide, column_group = warp / kColumnWarps;
+  float by_columns[kColumns ? S::kTilesAcross : 1][S::kWide][kOwnColumns][4] = {};
   int step = 0;
   GPU_NO_UNROLL
   for (int down = 0; down < high; ++down) {
-    if constexpr (kColumns) {
+    unsigned char* tall = talls + down % S::kTalls * S::kTall;
+    if constexpr (kColumns && S::kTalls == 1) {
       __syncthreads();  // all are done with the rows of tall before
-      bring_tall<H, kRanks, kTileRows>(p.factors, tall, window, row0 + down * kTileRows, p.sums.rows);
+      bring_tall<H, kRanks, S::kTileRows>(p.factors, tall, window, row0 + down * S::kTileRows, p.sums.rows);
       ptx::cp_async_commit();
       ptx::cp_async_wait<0>();
     }
-    float by_rows[kRanks / 8][4] = {};
-    const auto add_tile = [&](float(&columns)[kRanks / 16][4], int at) {
-      ptx::cp_async_wait<S::kStages - 2>();
-      __syncthreads();  // this tile has landed for all, and all are done with the one whose place is filled next
-      bring();
+    float by_rows[S::kHigh][kOwnRows][4] = {};
+    const auto add_tile = [&](float(&columns)[S::kWide][kOwnColumns][4], int at) {
       unsigned char* stage = shared + step % S::kStages * S::kStage;
       ++step;
+      ptx::cp_async_wait<S::kStages - 2>();
       if constexpr (!(kRows && kColumns)) {  // of dy, which has no mask
         if (window.mask.threshold != 0) {
-          mask_tile(p, window.mask, stage, row0 + down * kTileRows, across.column0 + at * kTileColumns);
-          __syncthreads();
+          for (int i = 0; i < S::kSide; ++i) {
+            mask_own_pieces<S::kTileRows>(p, window.mask, stage + i * S::kMatrix, row0 + down * S::kTileRows, across.column0 + at * S::kColumnsOfTile + i * kTileColumns);
+          }
         }
       }
-      if constexpr (kRows) add_by_rows<H, kRanks>(stage, stage + S::kTile, warp * 16, by_rows);
-      if constexpr (kColumns) add_by_columns<H, kRanks, kTileRows, kRanks / 2>(stage, tall, warp % 4 * 16, warp / 4 * (kRanks / 2), columns);
+      __syncthreads();  // this tile is there for all, and all are done with the one whose place is filled next
+      bring();
+      if constexpr (kRows) add_by_rows<H, kRanks, S::kHigh, S::kRowGroups>(stage, stage + S::kTile, own_row, row_group, window.ranks, by_rows);
+      if constexpr (kColumns) {
+        unsigned char* matrix = stage + own_column / kTileColumns * S::kMatrix;
+        add_by_columns<H, kRanks, S::kTileRows, S::kWide, S::kColumnGroups>(matrix, tall, own_column % kTileColumns, column_group, window.ranks, columns);
+      }
     };
     if constexpr (kColumns) {
       GPU_UNROLL  // sums stay in registers only if it is known which
@@ -126,20 +154,30 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
     }
     if constexpr (kRows) {
       GPU_UNROLL
-      for (int n = 0; n < kRanks / 8; ++n) {
-        float* to = p.sums.by_rows + blockIdx.x * p.sums.rows * kRanks + n * 8 + lane % 4 * 2;
-        give_sums<kRanks>(to, by_rows[n], row0 + down * kTileRows + warp * 16 + lane / 4, p.sums.rows);
+      for (int m = 0; m < S::kHigh; ++m) {
+        GPU_UNROLL
+        for (int n = 0; n < kOwnRows; ++n) {
+          const int rank = (n / 2 * S::kRowGroups + row_group) * 16 + n % 2 * 8 + lane % 4 * 2;
+          float* to = p.sums.by_rows + blockIdx.x * p.sums.rows * kRanks + rank;
+          give_sums<kRanks>(to, by_rows[m][n], row0 + down * S::kTileRows + own_row + m * 16 + lane / 4, p.sums.rows);
+        }
       }
     }
   }
   if constexpr (kColumns) {
-    constexpr int kBlockColumns = S::kTilesAcross * kTileColumns;
+    constexpr int kBlockColumns = S::kTilesAcross * S::kColumnsOfTile;
+    float* sums = p.sums.by_columns + (static_cast<int64_t>(blockIdx.y) * p.sums.blocks + blockIdx.x) * kBlockColumns * kRanks;
     GPU_UNROLL
     for (int at = 0; at < S::kTilesAcross; ++at) {
+      if (at >= wide) continue;
       GPU_UNROLL
-      for (int n = 0; n < kRanks / 16; ++n) {
-        float* to = p.sums.by_columns + (static_cast<int64_t>(blockIdx.y) * p.sums.blocks + blockIdx.x) * kBlockColumns * kRanks + warp / 4 * (kRanks / 2) + n * 8 + lane % 4 * 2;
-        if (at < wide) give_sums<kRanks>(to, by_columns[at][n], at * kTileColumns + warp % 4 * 16 + lane / 4, kBlockColumns);
+      for (int m = 0; m < S::kWide; ++m) {
+        GPU_UNROLL
+        for (int n = 0; n < kOwnColumns; ++n) {
+          const int rank = (n * S::kColumnGroups + column_group) * 8 + lane % 4 * 2, column = at * S::kColumnsOfTile + own_column + m * 16 + lane / 4;
+          if constexpr (kRows) give_sums<kRanks>(sums + rank, by_columns[at][m][n], column, kBlockColumns);
+          else give_sums_across(sums + rank * kBlockColumns + column, by_columns[at][m][n], kBlockColumns);
+        }
       }
     }
   }
@@ -148,16 +186,16 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
 template <class H, int kRanks, bool kRows, bool kColumns>
 void run(Queue& queue, const Skinny& product, Launch launch, const SkinnyRows* rows, const SkinnyColumns* columns) {
   using S = Shape<kRanks, kRows, kColumns>;
-  constexpr int64_t kBlockRows = S::kTilesDown * kTileRows;
-  launch.sums.ranks = kRanks, launch.sums.block_columns = S::kTilesAcross * kTileColumns;
-  launch.sums.chunks = (product.rows + kBlockRows - 1) / kBlockRows;
-  if (!lay_out(queue, launch.sums, kRows, kColumns)) return;
-  const dim3 grid(static_cast<unsigned>(launch.sums.blocks), static_cast<unsigned>(launch.sums.chunks));
-  if (launch.sums.blocks > 0 && launch.sums.chunks > 0) {
+  PartialSums& sums = launch.sums;
+  sums.ranks = kRanks, sums.ranks_first = !kRows;
+  launch.tiles_down = cut_among_blocks(sums, {S::kTileRows, S::kColumnsOfTile, S::kTilesAcross, S::kMostAcross, S::kMostDown});
+  if (!lay_out(queue, sums, kRows, kColumns)) return;
+  const dim3 grid(static_cast<unsigned>(sums.blocks), static_cast<unsigned>(sums.chunks));
+  if (sums.blocks > 0 && sums.chunks > 0) {
     cudaFuncSetAttribute(skinny_tiles<H, kRanks, kRows, kColumns>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kShared);
     GPU_LAUNCH((skinny_tiles<H, kRanks, kRows, kColumns>), grid, kThreads, S::kShared, queue.stream(), launch);
   }
-  add_up(queue, launch.sums, product.parts, rows, columns);
+  add_up(queue, product.dtype, sums, product.parts, rows, columns);
 }
 
 template <class H, int kRanks>
@@ -216,14 +254,19 @@ std::vector<Window> windows_over(Queue& queue, const PartList& parts, int64_t co
 
 void skinny(Queue& queue, const Skinny& product, const SkinnyRows* rows, const SkinnyColumns* columns) {
   if (product.rows == 0) return;
+  const bool once = product.windows.size() <= kMostWindows;
+  SkinnyRows parts_of_rows;  // of several launches none has whole rows to spread
+  if (rows != nullptr && !once) parts_of_rows = *rows, parts_of_rows.spreads = 0;
   for (size_t first = 0; first < product.windows.size(); first += kMostWindows) {
-    Launch launch{product.z, product.z_pitch, product.mask_pitch, factors_of(product), {}};
+    Launch launch{product.z, product.z_pitch, product.mask_pitch, factors_of(product), {}, 1};
     PartialSums& sums = launch.sums;
     sums.rows = product.rows;
     for (size_t w = first; w < product.windows.size() && sums.count < kMostWindows; ++w) sums.windows[sums.count++] = product.windows[w];
-    if (product.dtype == DType::bf16) run<bf16>(queue, product, launch, rows, columns);
-    else run<f16>(queue, product, launch, rows, columns);
+    const SkinnyRows* own = rows == nullptr || once ? rows : &parts_of_rows;
+    if (product.dtype == DType::bf16) run<bf16>(queue, product, launch, own, columns);
+    else run<f16>(queue, product, launch, own, columns);
   }
+  for (int32_t i = 0; rows != nullptr && !once && i < rows->spreads; ++i) spread(queue, {rows->spread[i]});
 }
 
 }  // namespace lowrank::cuda

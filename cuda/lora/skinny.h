@@ -8,7 +8,7 @@
 
 #include "../philox.cuh"
 #include "../queue.h"
-#include "parts.h"
+#include "spread.h"
 
 namespace lowrank::cuda {
 
@@ -31,9 +31,18 @@ struct Skinny {
   std::vector<Window> windows;
 };
 
+constexpr int kMostRowSpreads = 2;
+
 struct SkinnyRows {
   float* out = nullptr;  // [rows, ranks], written
   float scale[kMaxParts] = {};
+  // Where else they go, in 16 bits: slots of a value side by side, value i being row i of `out`.
+  Spread spread[kMostRowSpreads];
+  int32_t spreads = 0;
+
+  void also(const Spread& one) {
+    if (one.to != nullptr) spread[spreads++] = one;
+  }
 };
 struct SkinnyColumns {
   float* out = nullptr;  // added to: [ranks, rank_pitch], or the flat B

@@ -15,12 +15,13 @@ struct Launch {
   Gated gated;
   Factors factors;
   PartialSums sums;
+  int32_t tiles_down;  // a block's
 };
 
 // Tiles of gate and up, and the side; h takes gate's place. A warp has 16 rows and all ranks.
 template <int kRanks>
 struct Forward {
-  static constexpr int kRows = 128, kTilesAcross = 16, kColumns = kTilesAcross * kTileColumns;
+  static constexpr int kRows = 128, kTilesAcross = 4, kMostAcross = 128;  // a block's, at least and at most
   static constexpr int kTile = tile_bytes(kRows), kStage = 2 * kTile + side_bytes(kRanks), kShared = kStages * kStage;
   static_assert(kShared <= kMostShared);
 };
@@ -29,7 +30,7 @@ struct Forward {
 // warps have gate's columns and four have up's: each has 16 rows or 16 columns of a tile, and all ranks.
 template <int kRanks>
 struct Backward {
-  static constexpr int kRows = 64, kTilesAcross = 4, kColumns = kTilesAcross * kTileColumns, kTilesDown = 8;
+  static constexpr int kRows = 64, kTilesAcross = 4, kColumns = kTilesAcross * kTileColumns, kMostDown = 4096 / kRows;
   static constexpr int kTile = tile_bytes(kRows), kSide = side_bytes(kRanks), kTall = tall_bytes(kRows, kRanks);
   static constexpr int kStage = 3 * kTile + 2 * kSide, kShared = kStages * kStage + 2 * kTall;
   static constexpr int kBlocks = kRanks == 16 ? 2 : 1;  // a multiprocessor: with more ranks, more than 128 registers are needed
@@ -51,8 +52,9 @@ GPU_FN void make_swiglu(const Gated& p, const Dropout& mask, unsigned char* gate
     for (int e = 0; e < kPiece; ++e) h.at[e] = gated(gate.at[e], h.at[e]);
     if (t < p.rows && column < p.cols) store<kPiece>(static_cast<H*>(p.z) + t * p.z_pitch + column, h);
     if (mask.threshold != 0) {
-      const uint32_t kept = kept_of_eight(mask, t * p.cols + column);
-      for (int e = 0; e < kPiece; ++e) h.at[e] = (kept >> e & 1) != 0 ? h.at[e] : 0.0f;
+      const PhiloxWords words = philox_of_eight(mask, t * p.cols + column);
+      GPU_UNROLL
+      for (int e = 0; e < kPiece; ++e) h.at[e] = is_kept(mask, words, e) ? h.at[e] : 0.0f;
     }
     store<kPiece>(numbers_of<H>(gates, row, at), h);
   });
@@ -84,8 +86,8 @@ __global__ void __launch_bounds__(kThreads, 2) skinny_swiglu_tiles(GPU_ARGUMENT 
   const Gated& g = p.gated;
   const Window& window = p.sums.windows[0];
   const Dropout mask = current(window.mask);
-  const int64_t row0 = static_cast<int64_t>(blockIdx.y) * S::kRows, column0 = static_cast<int64_t>(blockIdx.x) * S::kColumns;
-  const int64_t column_end = column0 + S::kColumns < g.cols ? column0 + S::kColumns : g.cols;
+  const int64_t row0 = static_cast<int64_t>(blockIdx.y) * S::kRows, column0 = static_cast<int64_t>(blockIdx.x) * p.sums.block_columns;
+  const int64_t column_end = column0 + p.sums.block_columns < g.cols ? column0 + p.sums.block_columns : g.cols;
   const int wide = static_cast<int>((column_end - column0 + kTileColumns - 1) / kTileColumns);
   const auto stage_of = [&](int at) { return shared + at % kStages * S::kStage; };
   const auto bring = [&](int at) {
@@ -99,21 +101,22 @@ __global__ void __launch_bounds__(kThreads, 2) skinny_swiglu_tiles(GPU_ARGUMENT 
     ptx::cp_async_commit();
   };
   const int lane = static_cast<int>(lane_id()), warp = static_cast<int>(warp_id());
-  float sums[kRanks / 8][4] = {};
+  float sums[1][kRanks / 8][4] = {};
   bring(0);
   GPU_NO_UNROLL
   for (int at = 0; at < wide; ++at) {
     unsigned char* stage = stage_of(at);
-    ptx::cp_async_wait<0>();
-    make_swiglu<H, S::kRows>(g, mask, stage, stage + S::kTile, row0, column0 + at * kTileColumns);
-    __syncthreads();  // h and the side are there for all, and all are done with the stage that is filled next
+    __syncthreads();  // all are done with the stage that is filled next
     bring(at + 1);
-    add_by_rows<H, kRanks>(stage, stage + 2 * S::kTile, warp * 16, sums);
+    ptx::cp_async_wait<1>();
+    make_swiglu<H, S::kRows>(g, mask, stage, stage + S::kTile, row0, column0 + at * kTileColumns);
+    __syncthreads();  // h and the side are there for all
+    add_by_rows<H, kRanks>(stage, stage + 2 * S::kTile, warp * 16, 0, window.ranks, sums);
   }
   GPU_UNROLL
   for (int n = 0; n < kRanks / 8; ++n) {
     float* to = p.sums.by_rows + blockIdx.x * g.rows * kRanks + n * 8 + lane % 4 * 2;
-    give_sums<kRanks>(to, sums[n], row0 + warp * 16 + lane / 4, g.rows);
+    give_sums<kRanks>(to, sums[0][n], row0 + warp * 16 + lane / 4, g.rows);
   }
 }
 
@@ -123,10 +126,10 @@ __global__ void __launch_bounds__(kThreads, Backward<kRanks>::kBlocks) skinny_sw
   GPU_SHARED(shared);
   unsigned char* talls = shared + kStages * S::kStage;
   const Gated& g = p.gated;
-  const int64_t row0 = static_cast<int64_t>(blockIdx.y) * S::kTilesDown * S::kRows, rows_left = (g.rows - row0 + S::kRows - 1) / S::kRows;
+  const int64_t row0 = static_cast<int64_t>(blockIdx.y) * p.tiles_down * S::kRows, rows_left = (g.rows - row0 + S::kRows - 1) / S::kRows;
   const int64_t column0 = static_cast<int64_t>(blockIdx.x) * S::kColumns, column_end = column0 + S::kColumns < g.cols ? column0 + S::kColumns : g.cols;
   const int wide = static_cast<int>((column_end - column0 + kTileColumns - 1) / kTileColumns);
-  const int high = rows_left < S::kTilesDown ? static_cast<int>(rows_left) : S::kTilesDown;
+  const int high = rows_left < p.tiles_down ? static_cast<int>(rows_left) : p.tiles_down;
   int brought = 0, bring_down = 0, bring_across = 0;
   const auto bring = [&] {
     if (bring_down < high) {
@@ -146,31 +149,33 @@ __global__ void __launch_bounds__(kThreads, Backward<kRanks>::kBlocks) skinny_sw
   bring();
   const int lane = static_cast<int>(lane_id()), own = static_cast<int>(warp_id()) / 4, first = static_cast<int>(warp_id()) % 4 * 16;
   const Window& window = p.sums.windows[own];
-  float by_columns[S::kTilesAcross][kRanks / 8][4] = {};
+  float by_columns[S::kTilesAcross][1][kRanks / 8][4] = {};
   int step = 0;
   GPU_NO_UNROLL
   for (int down = 0; down < high; ++down) {
-    __syncthreads();  // all are done with the rows of the talls before
-    GPU_UNROLL
-    for (int w = 0; w < 2; ++w) bring_tall<H, kRanks, S::kRows>(p.factors, talls + w * S::kTall, p.sums.windows[w], row0 + down * S::kRows, g.rows);
-    ptx::cp_async_commit();
-    float by_rows[kRanks / 8][4] = {};
+    float by_rows[1][kRanks / 8][4] = {};
     GPU_UNROLL  // sums stay in registers only if it is known which
     for (int at = 0; at < S::kTilesAcross; ++at) {
       if (at >= wide) continue;
       unsigned char* stage = shared + step++ % kStages * S::kStage;
-      ptx::cp_async_wait<0>();
-      make_swiglu_grad<H, S::kRows>(g, stage, stage + S::kTile, stage + 2 * S::kTile, row0 + down * S::kRows, column0 + at * kTileColumns);
-      __syncthreads();  // z and its factors are there for all, and all are done with the stage that is filled next
+      __syncthreads();  // all are done with the stage that is filled next, and with the rows of the talls before
+      if (at == 0) {
+        GPU_UNROLL
+        for (int w = 0; w < 2; ++w) bring_tall<H, kRanks, S::kRows>(p.factors, talls + w * S::kTall, p.sums.windows[w], row0 + down * S::kRows, g.rows);
+        ptx::cp_async_commit();
+      }
       bring();
+      ptx::cp_async_wait<1>();
+      make_swiglu_grad<H, S::kRows>(g, stage, stage + S::kTile, stage + 2 * S::kTile, row0 + down * S::kRows, column0 + at * kTileColumns);
+      __syncthreads();  // z and its factors are there for all
       if (window.ranks == 0) continue;  // no adapter here
-      add_by_rows<H, kRanks>(stage + own * S::kTile, stage + 3 * S::kTile + own * S::kSide, first, by_rows);
-      add_by_columns<H, kRanks, S::kRows, kRanks>(stage + own * S::kTile, talls + own * S::kTall, first, 0, by_columns[at]);
+      add_by_rows<H, kRanks>(stage + own * S::kTile, stage + 3 * S::kTile + own * S::kSide, first, 0, window.ranks, by_rows);
+      add_by_columns<H, kRanks, S::kRows, 1, 1>(stage + own * S::kTile, talls + own * S::kTall, first, 0, window.ranks, by_columns[at]);
     }
     GPU_UNROLL
     for (int n = 0; n < kRanks / 8; ++n) {
       float* to = p.sums.by_rows + (window.block0 + blockIdx.x) * g.rows * kRanks + n * 8 + lane % 4 * 2;
-      give_sums<kRanks>(to, by_rows[n], row0 + down * S::kRows + first + lane / 4, g.rows);
+      give_sums<kRanks>(to, by_rows[0][n], row0 + down * S::kRows + first + lane / 4, g.rows);
     }
   }
   float* sums = p.sums.by_columns + (static_cast<int64_t>(blockIdx.y) * p.sums.blocks + window.block0 + blockIdx.x) * S::kColumns * kRanks;
@@ -178,7 +183,7 @@ __global__ void __launch_bounds__(kThreads, Backward<kRanks>::kBlocks) skinny_sw
   for (int at = 0; at < S::kTilesAcross; ++at) {
     GPU_UNROLL
     for (int n = 0; n < kRanks / 8; ++n) {
-      if (at < wide) give_sums<kRanks>(sums + n * 8 + lane % 4 * 2, by_columns[at][n], at * kTileColumns + first + lane / 4, S::kColumns);
+      if (at < wide) give_sums<kRanks>(sums + n * 8 + lane % 4 * 2, by_columns[at][0][n], at * kTileColumns + first + lane / 4, S::kColumns);
     }
   }
 }
@@ -199,29 +204,30 @@ template <class H, int kRanks>
 void run_forward(Queue& queue, Launch launch, const Skinny& product, const SkinnyRows& rows) {
   using S = Forward<kRanks>;
   PartialSums& sums = launch.sums;
-  sums.ranks = kRanks, sums.block_columns = S::kColumns, sums.chunks = (sums.rows + S::kRows - 1) / S::kRows;
+  sums.ranks = kRanks;
+  launch.tiles_down = cut_among_blocks(sums, {S::kRows, kTileColumns, S::kTilesAcross, S::kMostAcross, 1});
   if (!lay_out(queue, sums, true, false)) return;
   cudaFuncSetAttribute(skinny_swiglu_tiles<H, kRanks>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kShared);
   const dim3 grid(static_cast<unsigned>(sums.blocks), static_cast<unsigned>(sums.chunks));
   GPU_LAUNCH((skinny_swiglu_tiles<H, kRanks>), grid, kThreads, S::kShared, queue.stream(), launch);
-  add_up(queue, sums, product.parts, &rows, nullptr);
+  add_up(queue, product.dtype, sums, product.parts, &rows, nullptr);
 }
 
 template <class H, int kRanks>
 void run_backward(Queue& queue, Launch launch, const Skinny& product, const SkinnyRows& rows, const SkinnyColumns& columns) {
   using S = Backward<kRanks>;
-  constexpr int64_t kBlockRows = S::kTilesDown * S::kRows;
   PartialSums& sums = launch.sums;
-  sums.ranks = kRanks, sums.block_columns = S::kColumns, sums.chunks = (sums.rows + kBlockRows - 1) / kBlockRows;
+  sums.ranks = kRanks;
+  launch.tiles_down = cut_among_blocks(sums, {S::kRows, kTileColumns, S::kTilesAcross, S::kTilesAcross, S::kMostDown, 2});
   if (!lay_out(queue, sums, true, true)) return;
   cudaFuncSetAttribute(skinny_swiglu_grad_tiles<H, kRanks>, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kShared);
   const dim3 grid(static_cast<unsigned>(sums.windows[0].blocks), static_cast<unsigned>(sums.chunks));
   GPU_LAUNCH((skinny_swiglu_grad_tiles<H, kRanks>), grid, kThreads, S::kShared, queue.stream(), launch);
-  add_up(queue, sums, product.parts, &rows, &columns);
+  add_up(queue, product.dtype, sums, product.parts, &rows, &columns);
 }
 
 Launch launch_of(const Gated& gated, const Skinny& product) {
-  Launch launch{gated, factors_of(product), {}};
+  Launch launch{gated, factors_of(product), {}, 1};
   launch.sums.rows = gated.rows;
   return launch;
 }

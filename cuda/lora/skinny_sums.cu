@@ -1,12 +1,29 @@
 #include "skinny_sums.h"
 
 #include "../gemm/pieces.cuh"
+#include "spread.cuh"
 
 namespace lowrank::cuda {
 
 namespace {
 
-constexpr int kThreads = 256;
+// Pieces are added four neighbours to a thread, and eight loads are under way before the first is needed.
+constexpr int kThreads = 256, kFour = 4, kUnderWay = 8;
+constexpr int kBlockRows = 32;
+
+// from[0] + from[step] + ... in this order.
+GPU_FN float4 sum_of(const float* from, int64_t step, int32_t count) {
+  float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  GPU_NO_UNROLL
+  for (int32_t first = 0; first < count; first += kUnderWay) {
+    float4 own[kUnderWay];
+    GPU_UNROLL
+    for (int i = 0; i < kUnderWay; ++i) own[i] = first + i < count ? *reinterpret_cast<const float4*>(from + (first + i) * step) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    GPU_UNROLL
+    for (int i = 0; i < kUnderWay; ++i) sum.x += own[i].x, sum.y += own[i].y, sum.z += own[i].z, sum.w += own[i].w;
+  }
+  return sum;
+}
 
 struct RowSums {
   PartialSums from;
@@ -15,18 +32,45 @@ struct RowSums {
   int32_t padded[kMostWindows + 1];  // places before window w
 };
 
-__global__ void __launch_bounds__(kThreads) add_row_sums(GPU_ARGUMENT RowSums p) {
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, places = p.padded[p.from.count];
-  if (at >= p.from.rows * places) return;
-  const int64_t row = at / places, place = at % places;
+// Four places of row `row` from `place` on: all of a window and of a part.
+GPU_FN void add_row(const RowSums& p, int64_t row, int32_t place, float* sums) {
+  GPU_UNROLL
   for (int w = 0; w < kMostWindows; ++w) {
     if (w >= p.from.count || place < p.padded[w] || place >= p.padded[w + 1]) continue;
     const Window& window = p.from.windows[w];
-    const int64_t own = place - p.padded[w], rank = p.parts.rank_at(window.rank0 + own);
-    if (rank < 0) return;
-    float sum = 0;
-    for (int64_t block = window.block0; block < window.block0 + window.blocks; ++block) sum += p.from.by_rows[(block * p.from.rows + row) * p.from.ranks + own];
-    p.to.out[row * p.parts.ranks() + rank] = sum * p.to.scale[p.parts.part_at(window.rank0 + own)];
+    const int32_t own = place - p.padded[w];
+    const float4 sum = sum_of(p.from.by_rows + (window.block0 * p.from.rows + row) * p.from.ranks + own, p.from.rows * p.from.ranks, window.blocks);
+    const int part_at = p.parts.part_at(window.rank0 + own);
+    const Part& part = p.parts.at[part_at];
+    const float scale = p.to.scale[part_at], four[kFour] = {sum.x, sum.y, sum.z, sum.w};
+    const auto inside = static_cast<int32_t>(window.rank0 + own - part.padded0);
+    GPU_UNROLL
+    for (int e = 0; e < kFour; ++e) {
+      if (inside + e >= part.rank) continue;
+      const int64_t rank = part.rank0 + inside + e;
+      if (p.to.spreads > 0) sums[rank] = four[e] * scale;
+      p.to.out[row * p.parts.ranks() + rank] = four[e] * scale;
+    }
+  }
+}
+
+// A block adds kBlockRows rows, which it keeps in shared memory, and spreads them where they are wanted in 16 bits.
+template <class H>
+__global__ void __launch_bounds__(kThreads) add_row_sums(GPU_ARGUMENT RowSums p) {
+  GPU_SHARED(shared);
+  auto* sums = reinterpret_cast<float*>(shared);  // [kBlockRows, ranks]
+  const int64_t row0 = static_cast<int64_t>(blockIdx.x) * kBlockRows;
+  const int32_t ranks = static_cast<int32_t>(p.parts.ranks()), fours = p.padded[p.from.count] / kFour;
+  const int32_t rows = p.from.rows - row0 < kBlockRows ? static_cast<int32_t>(p.from.rows - row0) : kBlockRows;
+  for (int32_t i = threadIdx.x; i < rows * fours; i += kThreads) add_row(p, row0 + i / fours, i % fours * kFour, sums + i / fours * ranks);
+  __syncthreads();
+  for (int which = 0; which < p.to.spreads; ++which) {
+    const Spread& s = p.to.spread[which];
+    const int32_t pieces = (s.slots.count + kOwnSlots - 1) / kOwnSlots;
+    for (int32_t i = threadIdx.x; i < rows * pieces; i += kThreads) {
+      const RankRow row{sums + i / pieces * ranks, 1, 0, ranks, 0.0f};
+      write_slots<H>(s, own_slots(s, i % pieces * kOwnSlots), row, row0 + i / pieces);
+    }
   }
 }
 
@@ -36,52 +80,94 @@ struct ColumnSums {
   SkinnyColumns to;
 };
 
-// blockIdx.y: a window.
+// Number `e` of a window's sums, counted as they lie in the result: their rank in the window, and the column in the window's blocks.
+struct InWindow {
+  int32_t own, column;
+};
+GPU_FN InWindow in_window(const ColumnSums& p, const Window& window, uint32_t e) {
+  const auto ranks = static_cast<uint32_t>(window.ranks), columns = static_cast<uint32_t>(window.blocks * p.from.block_columns);
+  if (!p.from.ranks_first) return {static_cast<int32_t>(e % ranks), static_cast<int32_t>(e / ranks)};
+  return {static_cast<int32_t>(e / columns), static_cast<int32_t>(e % columns)};
+}
+
+// blockIdx.y: a window. A thread adds four neighbours, as they lie in the pieces and in the result: ranks of the flat B, else columns.
 __global__ void __launch_bounds__(kThreads) add_column_sums(GPU_ARGUMENT ColumnSums p) {
   const Window& window = p.from.windows[blockIdx.y];
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (at >= window.columns * window.ranks) return;
-  const int64_t own = p.to.flat_b ? at % window.ranks : at / window.columns, column = window.column0 + (p.to.flat_b ? at / window.ranks : at % window.columns);
-  const int64_t rank = p.parts.rank_at(window.rank0 + own);
-  if (rank < 0) return;
-  const int64_t inside = column - window.column0 / kPiece * kPiece, block = window.block0 + inside / p.from.block_columns;
-  float sum = 0;
-  for (int64_t chunk = 0; chunk < p.from.chunks; ++chunk) {
-    sum += p.from.by_columns[((chunk * p.from.blocks + block) * p.from.block_columns + inside % p.from.block_columns) * p.from.ranks + own];
+  const uint32_t first = (blockIdx.x * kThreads + threadIdx.x) * kFour;
+  const int64_t block_columns = p.from.block_columns;
+  if (first >= static_cast<uint64_t>(window.blocks * block_columns) * window.ranks) return;
+  const InWindow at = in_window(p, window, first);
+  const Part& part = p.parts.at[p.parts.part_at(window.rank0 + at.own)];
+  const int64_t inside = window.rank0 + at.own - part.padded0, column = window.column0 / kPiece * kPiece + at.column, end = window.column0 + window.columns;
+  const int64_t rank_end = p.to.flat_b ? part.rank - inside : kFour;
+  if (inside >= part.rank || column >= end) return;
+  float* to = p.to.out + (p.to.flat_b ? part.b0 + (column - part.column) * part.rank + inside : (part.rank0 + inside) * p.to.rank_pitch + column);
+  bool wanted[kFour];
+  float old[kFour];
+  GPU_UNROLL
+  for (int e = 0; e < kFour; ++e) {
+    const int64_t own = p.to.flat_b ? column : column + e;
+    wanted[e] = own >= window.column0 && own < end && e < rank_end;
+    old[e] = wanted[e] ? to[e] : 0.0f;
   }
-  const Part& part = p.parts.at[p.parts.part_at(window.rank0 + own)];
-  const int64_t to = p.to.flat_b ? part.b0 + (column - part.column) * part.rank + rank - part.rank0 : rank * p.to.rank_pitch + column;
-  p.to.out[to] += p.to.scale * sum;
+  const int64_t block = window.block0 + at.column / p.from.block_columns, across = at.column % p.from.block_columns;
+  const int64_t piece = !p.from.ranks_first ? across * p.from.ranks + at.own : at.own * block_columns + across, size = block_columns * p.from.ranks;
+  const float4 sum = sum_of(p.from.by_columns + block * size + piece, p.from.blocks * size, static_cast<int32_t>(p.from.chunks));
+  const float four[kFour] = {sum.x, sum.y, sum.z, sum.w};
+  GPU_UNROLL
+  for (int e = 0; e < kFour; ++e) {
+    if (wanted[e]) to[e] = fmaf(p.to.scale, four[e], old[e]);
+  }
+}
+
+int32_t blocks_of(const Window& window, int32_t block_columns) {
+  const int64_t width = window.columns == 0 ? 0 : window.column0 % kPiece + window.columns;
+  return static_cast<int32_t>((width + block_columns - 1) / block_columns);
 }
 
 unsigned blocks_for(int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
 
-void add_rows(Queue& queue, const PartialSums& from, const PartList& parts, const SkinnyRows& to) {
+void add_rows(Queue& queue, DType dtype, const PartialSums& from, const PartList& parts, const SkinnyRows& to) {
   RowSums sums{from, parts, to, {}};
   for (int w = 0; w < from.count; ++w) sums.padded[w + 1] = sums.padded[w] + from.windows[w].ranks;
-  const int64_t count = from.rows * sums.padded[from.count];
-  if (count > 0) GPU_LAUNCH(add_row_sums, blocks_for(count), kThreads, 0, queue.stream(), sums);
+  if (from.rows == 0 || sums.padded[from.count] == 0) return;
+  const auto shared = to.spreads == 0 ? 0u : static_cast<unsigned>(kBlockRows * parts.ranks() * static_cast<int64_t>(sizeof(float)));
+  const auto blocks = static_cast<unsigned>((from.rows + kBlockRows - 1) / kBlockRows);
+  if (dtype == DType::bf16) GPU_LAUNCH(add_row_sums<bf16>, blocks, kThreads, shared, queue.stream(), sums);
+  else GPU_LAUNCH(add_row_sums<f16>, blocks, kThreads, shared, queue.stream(), sums);
 }
 
 void add_columns(Queue& queue, const PartialSums& from, const PartList& parts, const SkinnyColumns& to) {
   int64_t count = 0;
   for (int w = 0; w < from.count; ++w) {
-    const int64_t own = from.windows[w].columns * from.windows[w].ranks;
+    const int64_t own = static_cast<int64_t>(from.windows[w].blocks) * from.block_columns * from.windows[w].ranks;
     count = own > count ? own : count;
   }
   const ColumnSums sums{from, parts, to};
-  const dim3 blocks(blocks_for(count), static_cast<unsigned>(from.count));
+  const dim3 blocks(blocks_for(count / kFour), static_cast<unsigned>(from.count));
   if (count > 0 && from.chunks > 0) GPU_LAUNCH(add_column_sums, blocks, kThreads, 0, queue.stream(), sums);
 }
 
 }  // namespace
 
+int32_t cut_among_blocks(PartialSums& sums, const Tiling& tiling) {
+  const int64_t tiles = (sums.rows + tiling.rows - 1) / tiling.rows;
+  int64_t across = tiling.across, down = 1;
+  const auto cut = [&] {
+    sums.block_columns = static_cast<int32_t>(across * tiling.columns), sums.chunks = (tiles + down - 1) / down;
+    int64_t blocks = 0;
+    for (int w = 0; w < sums.count; ++w) blocks += blocks_of(sums.windows[w], sums.block_columns);
+    return blocks / tiling.together * sums.chunks;
+  };
+  while (cut() > kMostBlocks && (across < tiling.most_across || down < tiling.most_down)) ++(across < tiling.most_across ? across : down);
+  return static_cast<int32_t>(down);
+}
+
 bool lay_out(Queue& queue, PartialSums& sums, bool by_rows, bool by_columns) {
   sums.blocks = 0;
   for (int w = 0; w < sums.count; ++w) {
     Window& window = sums.windows[w];
-    const int64_t width = window.columns == 0 ? 0 : window.column0 % kPiece + window.columns;
-    window.block0 = sums.blocks, window.blocks = static_cast<int32_t>((width + sums.block_columns - 1) / sums.block_columns);
+    window.block0 = sums.blocks, window.blocks = blocks_of(window, sums.block_columns);
     sums.blocks += window.blocks;
   }
   if (by_rows && (sums.by_rows = queue.scratch_for<float>(sums.blocks * sums.rows * sums.ranks)) == nullptr) return false;
@@ -89,8 +175,8 @@ bool lay_out(Queue& queue, PartialSums& sums, bool by_rows, bool by_columns) {
   return true;
 }
 
-void add_up(Queue& queue, const PartialSums& sums, const PartList& parts, const SkinnyRows* rows, const SkinnyColumns* columns) {
-  if (rows != nullptr) add_rows(queue, sums, parts, *rows);
+void add_up(Queue& queue, DType dtype, const PartialSums& sums, const PartList& parts, const SkinnyRows* rows, const SkinnyColumns* columns) {
+  if (rows != nullptr) add_rows(queue, dtype, sums, parts, *rows);
   if (columns != nullptr) add_columns(queue, sums, parts, *columns);
 }
 

@@ -73,40 +73,54 @@ GPU_FN void bring_tall(const Factors& p, unsigned char* to, const Window& window
   }
 }
 
-// A warp's: 16 rows of the tile from row0 on by all ranks.
-template <class H, int kRanks>
-GPU_FN void add_by_rows(unsigned char* tile, unsigned char* side, int row0, float (&sums)[kRanks / 8][4]) {
+// A warp's: kHigh times 16 rows of the tile from row0 on by its ranks: each kGroups-th sixteen of them from its own group on, as far as
+// there are `ranks`.
+template <class H, int kRanks, int kHigh = 1, int kGroups = 1>
+GPU_FN void add_by_rows(unsigned char* tile, unsigned char* side, int row0, int group, int ranks, float (&sums)[kHigh][kRanks / kGroups / 8][4]) {
   const int lane = static_cast<int>(lane_id());
   GPU_UNROLL
   for (int deep = 0; deep < kTileColumns / 16; ++deep) {
-    uint32_t a[4];
-    ptx::ldmatrix_x4(a, piece_of<kPieces>(tile, row0 + lane % 16, deep * 2 + lane / 16));
+    uint32_t a[kHigh][4];
     GPU_UNROLL
-    for (int half = 0; half < 2 * kRanks / 16; ++half) {  // 16 ranks: the high ones, then the low ones
-      uint32_t b[4];
-      ptx::ldmatrix_x4(b, piece_of<kPieces>(side, half * 16 + lane % 8 + lane / 16 * 8, deep * 2 + lane / 8 % 2));
-      const int n = half % (kRanks / 16) * 2;
-      ptx::mma_m16n8k16<H>(sums[n], a, b[0], b[1]);
-      ptx::mma_m16n8k16<H>(sums[n + 1], a, b[2], b[3]);
+    for (int m = 0; m < kHigh; ++m) ptx::ldmatrix_x4(a[m], piece_of<kPieces>(tile, row0 + m * 16 + lane % 16, deep * 2 + lane / 16));
+    GPU_UNROLL
+    for (int n = 0; n < kRanks / kGroups / 16; ++n) {
+      const int own = n * kGroups + group;
+      if (n > 0 && own * 16 >= ranks) break;
+      GPU_UNROLL
+      for (int low = 0; low < 2; ++low) {
+        uint32_t b[4];
+        ptx::ldmatrix_x4(b, piece_of<kPieces>(side, low * kRanks + own * 16 + lane % 8 + lane / 16 * 8, deep * 2 + lane / 8 % 2));
+        GPU_UNROLL
+        for (int m = 0; m < kHigh; ++m) {
+          ptx::mma_m16n8k16<H>(sums[m][2 * n], a[m], b[0], b[1]);
+          ptx::mma_m16n8k16<H>(sums[m][2 * n + 1], a[m], b[2], b[3]);
+        }
+      }
     }
   }
 }
 
-// A warp's: 16 columns of the tile from column0 on by kOwn of the ranks, from rank0 on.
-template <class H, int kRanks, int kTileRows, int kOwn>
-GPU_FN void add_by_columns(unsigned char* tile, unsigned char* tall, int column0, int rank0, float (&sums)[kOwn / 8][4]) {
+// A warp's: kWide times 16 columns of the tile from column0 on by its ranks: each kGroups-th eight of them, likewise.
+template <class H, int kRanks, int kTileRows, int kWide, int kGroups>
+GPU_FN void add_by_columns(unsigned char* tile, unsigned char* tall, int column0, int group, int ranks, float (&sums)[kWide][kRanks / kGroups / 8][4]) {
   constexpr int kAcross = 2 * kRanks / kPiece;
-  const int lane = static_cast<int>(lane_id()), columns = column0 / kPiece, ranks = rank0 / kPiece;
+  const int lane = static_cast<int>(lane_id()), columns = column0 / kPiece;
   GPU_UNROLL
   for (int deep = 0; deep < kTileRows / 16; ++deep) {
-    uint32_t a[4];  // of z transposed: 16 columns by 16 rows
-    ptx::ldmatrix_x4_trans(a, piece_of<kPieces>(tile, deep * 16 + lane % 8 + lane / 16 * 8, columns + lane / 8 % 2));
+    uint32_t a[kWide][4];  // of z transposed: 16 columns by 16 rows
     GPU_UNROLL
-    for (int n = 0; n < kOwn / 8; ++n) {
+    for (int m = 0; m < kWide; ++m) ptx::ldmatrix_x4_trans(a[m], piece_of<kPieces>(tile, deep * 16 + lane % 8 + lane / 16 * 8, columns + 2 * m + lane / 8 % 2));
+    GPU_UNROLL
+    for (int n = 0; n < kRanks / kGroups / 8; ++n) {
+      const int own = n * kGroups + group;
+      if (n > 0 && own * 8 >= ranks) break;
       uint32_t b[4];  // high, then low
-      ptx::ldmatrix_x4_trans(b, piece_of<kAcross>(tall, deep * 16 + lane % 16, ranks + n + lane / 16 * (kAcross / 2)));
-      ptx::mma_m16n8k16<H>(sums[n], a, b[0], b[1]);
-      ptx::mma_m16n8k16<H>(sums[n], a, b[2], b[3]);
+      ptx::ldmatrix_x4_trans(b, piece_of<kAcross>(tall, deep * 16 + lane % 16, own + lane / 16 * (kAcross / 2)));
+      GPU_UNROLL
+      for (int m = 0; m < kWide; ++m) ptx::mma_m16n8k16<H>(sums[m][n], a[m], b[0], b[1]);
+      GPU_UNROLL
+      for (int m = 0; m < kWide; ++m) ptx::mma_m16n8k16<H>(sums[m][n], a[m], b[2], b[3]);
     }
   }
 }
@@ -119,6 +133,12 @@ GPU_FN void give_sums(float* to, const float (&sums)[4], int64_t first, int64_t 
     const int64_t row = first + high * 8;
     if (row < end) *reinterpret_cast<float2*>(to + row * kRanks) = make_float2(sums[2 * high], sums[2 * high + 1]);
   }
+}
+
+// The same, where sums of a rank lie side by side and ranks `pitch` apart.
+GPU_FN void give_sums_across(float* to, const float (&sums)[4], int64_t pitch) {
+  GPU_UNROLL
+  for (int i = 0; i < 4; ++i) to[i % 2 * pitch + i / 2 * 8] = sums[i];
 }
 
 }  // namespace lowrank::cuda

@@ -1,58 +1,75 @@
-#include "spread.h"
-
-#include "../half.cuh"
+#include "spread.cuh"
 
 namespace lowrank::cuda {
 
 namespace {
 
 constexpr int kThreads = 256;
+constexpr int64_t kTurns = 4;       // values of a thread that has eight slots
+constexpr int64_t kPlacesAside = 4;  // of a warp that writes values side by side: its loads and its stores both meet whole sectors
 
-GPU_FN float ranked(const Spread& s, int64_t i, int64_t rank) {
-  if (!s.from.flat_b) return s.from.data[i * s.from.value_pitch + rank * s.from.rank_pitch];
-  for (int p = 0; p < kMaxParts; ++p) {
-    const Part& part = s.parts.at[p];
-    if (p >= s.parts.count || i < part.column || i >= part.column + part.out) continue;
-    const bool own = rank >= part.rank0 && rank < part.rank0 + part.rank;
-    return own ? s.from.data[part.b0 + (i - part.column) * part.rank + rank - part.rank0] : 0.0f;
-  }
-  return 0.0f;
-}
-
-// What of `value` goes into 16 bits: itself, or what it loses there.
-template <class H>
-GPU_FN H half_of(float value, bool low) {
-  const H high = from_f32<H>(value);
-  return low ? from_f32<H>(value - to_f32(high)) : high;
-}
-
-template <class H>
-GPU_FN H slot(const Spread& s, int64_t i, int64_t j) {
-  const int64_t span = s.slots.padded ? s.parts.padded() : s.parts.ranks();
-  for (int copy = 0; copy < kMostCopies; ++copy, j -= span) {
-    if (copy >= s.slots.copies) break;
-    if (j >= span) continue;
-    const int64_t rank = s.slots.padded ? s.parts.rank_at(j) : j;
-    return rank < 0 ? H{0} : half_of<H>(ranked(s, i, rank), s.slots.low[copy]);
-  }
-  if (j >= 2 || s.slots.then == Slots::Then::zeros) return H{0};
-  if (s.slots.then == Slots::Then::ones) return from_f32<H>(1.0f);
-  return half_of<H>(s.slots.bias[i], j == 1);
-}
+int64_t rounded_up(int64_t count, int64_t to) { return (count + to - 1) / to; }
 
 struct Spreads {
   Spread at[kMostSpreads];
 };
 
-// blockIdx.y: which. Neighbouring threads write neighbouring numbers: slots of a value, or values of a slot.
+// Slots of a value side by side. Thread t has eight slots of kTurns values, `apart` values from each other.
+template <class H>
+GPU_FN void spread_by_slots(const Spread& s, uint32_t t) {
+  const auto pieces = static_cast<uint32_t>(s.slots.count + kOwnSlots - 1) / kOwnSlots, apart = static_cast<uint32_t>((s.values + kTurns - 1) / kTurns);
+  const uint32_t piece = t % pieces, value = t / pieces;
+  if (value >= apart) return;
+  const OwnSlots own = own_slots(s, static_cast<int32_t>(piece) * kOwnSlots);
+  GPU_UNROLL
+  for (int turn = 0; turn < kTurns; ++turn) {
+    const int64_t i = static_cast<int64_t>(turn) * apart + value;
+    if (i < s.values) write_slots<H>(s, own, row_of(s, s.first + i), i);
+  }
+}
+
+// Values of a slot side by side. A thread has eight values of one place of the ranks, in all its copies, or of a slot behind them; a warp
+// has kPlacesAside places.
+template <class H>
+GPU_FN void spread_by_values(const Spread& s, uint32_t t) {
+  constexpr uint32_t kPlaces = kPlacesAside, kAcross = 32 / kPlaces;
+  const int32_t span = span_of(s), behind = s.slots.copies * span, places = span + s.slots.count - behind;
+  const auto warps_across = static_cast<uint32_t>((s.values + kOwnSlots * kAcross - 1) / (kOwnSlots * kAcross));
+  const uint32_t warp = t / 32, lane = t % 32;
+  const auto place = static_cast<int32_t>(warp / warps_across * kPlaces + lane % kPlaces);
+  const int64_t first = (static_cast<int64_t>(warp % warps_across) * kAcross + lane / kPlaces) * kOwnSlots, left = s.values - first;
+  if (place >= places || left <= 0) return;
+  const bool ranked = place < span;
+  const Source source = ranked ? Source{rank_in(s, place), false} : source_after(s, place - span);
+  float values[kOwnSlots];
+  GPU_UNROLL
+  for (int e = 0; e < kOwnSlots; ++e) values[e] = e < left ? row_of(s, s.first + first + e).at(source.rank) : 0.0f;
+  const int copies = ranked ? s.slots.copies : 1;
+  GPU_NO_UNROLL
+  for (int copy = 0; copy < copies; ++copy) {
+    const bool low = ranked ? s.slots.low[copy] : source.low;
+    const int32_t slot = ranked ? copy * span + place : behind + place - span;
+    EightHalves eight;
+    GPU_UNROLL
+    for (int e = 0; e < kOwnSlots; ++e) eight.bits[e] = half_bits<H>(values[e], low);
+    store_eight(static_cast<uint16_t*>(s.to) + slot * s.slot_pitch + first, eight, left);
+  }
+}
+
+// blockIdx.y: which.
 template <class H>
 __global__ void __launch_bounds__(kThreads) spread_slots(GPU_ARGUMENT Spreads spreads) {
   const Spread& s = spreads.at[blockIdx.y];
-  const int64_t at = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
-  if (at >= s.values * s.slots.count) return;
-  const bool slots_first = s.slot_pitch == 1;
-  const int64_t i = slots_first ? at / s.slots.count : at % s.values, j = slots_first ? at % s.slots.count : at / s.values;
-  static_cast<H*>(s.to)[i * s.value_pitch + j * s.slot_pitch] = slot<H>(s, s.first + i, j);
+  const uint32_t t = blockIdx.x * kThreads + threadIdx.x;
+  if (s.values == 0 || s.slots.count == 0) return;
+  if (s.slot_pitch == 1) spread_by_slots<H>(s, t);
+  else spread_by_values<H>(s, t);
+}
+
+int64_t threads_of(const Spread& s) {
+  if (s.slot_pitch == 1) return rounded_up(s.slots.count, kOwnSlots) * rounded_up(s.values, kTurns);
+  const int64_t span = s.slots.padded ? s.parts.padded() : s.parts.ranks(), places = span + s.slots.count - s.slots.copies * span;
+  return 32 * rounded_up(places, kPlacesAside) * rounded_up(s.values, kOwnSlots * 32 / kPlacesAside);
 }
 
 }  // namespace
@@ -62,12 +79,13 @@ void spread(Queue& queue, std::initializer_list<Spread> list) {
   int64_t most = 0;
   unsigned count = 0;
   for (const Spread& one : list) {
-    const int64_t numbers = one.values * one.slots.count;
-    most = numbers > most ? numbers : most;
+    if (one.to == nullptr || one.values == 0 || one.slots.count == 0) continue;
+    const int64_t threads = threads_of(one);
+    most = threads > most ? threads : most;
     spreads.at[count++] = one;
   }
   if (most == 0) return;
-  const dim3 blocks(static_cast<unsigned>((most + kThreads - 1) / kThreads), count);
+  const dim3 blocks(static_cast<unsigned>(rounded_up(most, kThreads)), count);
   if (spreads.at[0].dtype == DType::bf16) GPU_LAUNCH(spread_slots<bf16>, blocks, kThreads, 0, queue.stream(), spreads);
   else GPU_LAUNCH(spread_slots<f16>, blocks, kThreads, 0, queue.stream(), spreads);
 }

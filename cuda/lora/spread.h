@@ -39,7 +39,7 @@ struct Spread {
   Slots slots;
 };
 
-// One launch for all of them: each is small.
+// One launch for all of them: each is small. Those without a place are left out.
 void spread(Queue& queue, std::initializer_list<Spread> spreads);
 
 }  // namespace lowrank::cuda
