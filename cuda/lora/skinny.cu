@@ -78,6 +78,7 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
   using S = Shape<kRanks, kRows, kColumns>;
   GPU_SHARED(shared);
   unsigned char* talls = shared + S::kStages * S::kStage;
+  const ptx::SharedAt stages = ptx::shared_at(shared), talls_at = stages + S::kStages * S::kStage;
   const Across across = across_of(p);
   const Window& window = across.window;
   const int64_t row0 = static_cast<int64_t>(blockIdx.y) * p.tiles_down * S::kTileRows, rows_left = (p.sums.rows - row0 + S::kTileRows - 1) / S::kTileRows;
@@ -87,10 +88,11 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
   constexpr int kLeast = S::kTalls == 2 ? S::kStages - 1 : 1;
   const int filled = static_cast<int>((across.column_end - across.column0 + S::kColumnsOfTile - 1) / S::kColumnsOfTile);
   const int wide = filled < kLeast ? kLeast : filled;
-  int brought = 0, bring_down = 0, bring_across = 0;
+  int bring_at = 0, bring_down = 0, bring_across = 0;  // the place in shared memory, and the tile
+  const auto next_stage = [](int at) { return at == (S::kStages - 1) * S::kStage ? 0 : at + S::kStage; };
   const auto bring = [&] {
     if (bring_down < high) {
-      unsigned char* stage = shared + brought % S::kStages * S::kStage;
+      unsigned char* stage = shared + bring_at;
       const int64_t column0 = across.column0 + bring_across * S::kColumnsOfTile, row = row0 + bring_down * S::kTileRows;
       GPU_UNROLL
       for (int i = 0; i < S::kSide; ++i) {
@@ -102,7 +104,7 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
       }
       if (++bring_across == wide) bring_across = 0, ++bring_down;
     }
-    ++brought;
+    bring_at = next_stage(bring_at);
     ptx::cp_async_commit();
   };
   GPU_UNROLL
@@ -113,20 +115,21 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
   const int own_row = warp % kRowWarps * 16 * S::kHigh, row_group = warp / kRowWarps;
   const int own_column = warp % kColumnWarps * 16 * S::kWide, column_group = warp / kColumnWarps;
   float by_columns[kColumns ? S::kTilesAcross : 1][S::kWide][kOwnColumns][4] = {};
-  int step = 0;
+  int use_at = 0;
   GPU_NO_UNROLL
   for (int down = 0; down < high; ++down) {
-    unsigned char* tall = talls + down % S::kTalls * S::kTall;
+    const int tall_at = down % S::kTalls * S::kTall;
     if constexpr (kColumns && S::kTalls == 1) {
       __syncthreads();  // all are done with the rows of tall before
-      bring_tall<H, kRanks, S::kTileRows>(p.factors, tall, window, row0 + down * S::kTileRows, p.sums.rows);
+      bring_tall<H, kRanks, S::kTileRows>(p.factors, talls + tall_at, window, row0 + down * S::kTileRows, p.sums.rows);
       ptx::cp_async_commit();
       ptx::cp_async_wait<0>();
     }
     float by_rows[S::kHigh][kOwnRows][4] = {};
     const auto add_tile = [&](float(&columns)[S::kWide][kOwnColumns][4], int at) {
-      unsigned char* stage = shared + step % S::kStages * S::kStage;
-      ++step;
+      unsigned char* stage = shared + use_at;
+      const ptx::SharedAt stage_at = stages + use_at;
+      use_at = next_stage(use_at);
       ptx::cp_async_wait<S::kStages - 2>();
       if constexpr (!(kRows && kColumns)) {  // of dy, which has no mask
         if (window.mask.threshold != 0) {
@@ -137,10 +140,10 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
       }
       __syncthreads();  // this tile is there for all, and all are done with the one whose place is filled next
       bring();
-      if constexpr (kRows) add_by_rows<H, kRanks, S::kHigh, S::kRowGroups>(stage, stage + S::kTile, own_row, row_group, window.ranks, by_rows);
+      if constexpr (kRows) add_by_rows<H, kRanks, S::kHigh, S::kRowGroups>(stage_at, stage_at + S::kTile, own_row, row_group, window.ranks, by_rows);
       if constexpr (kColumns) {
-        unsigned char* matrix = stage + own_column / kTileColumns * S::kMatrix;
-        add_by_columns<H, kRanks, S::kTileRows, S::kWide, S::kColumnGroups>(matrix, tall, own_column % kTileColumns, column_group, window.ranks, columns);
+        const ptx::SharedAt matrix = stage_at + own_column / kTileColumns * S::kMatrix;
+        add_by_columns<H, kRanks, S::kTileRows, S::kWide, S::kColumnGroups>(matrix, talls_at + tall_at, own_column % kTileColumns, column_group, window.ranks, columns);
       }
     };
     if constexpr (kColumns) {

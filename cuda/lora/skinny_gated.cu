@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kThreads, 2) skinny_swiglu_tiles(GPU_ARGUMENT 
     ptx::cp_async_wait<1>();
     make_swiglu<H, S::kRows>(g, mask, stage, stage + S::kTile, row0, column0 + at * kTileColumns);
     __syncthreads();  // h and the side are there for all
-    add_by_rows<H, kRanks>(stage, stage + 2 * S::kTile, warp * 16, 0, window.ranks, sums);
+    add_by_rows<H, kRanks>(ptx::shared_at(stage), ptx::shared_at(stage + 2 * S::kTile), warp * 16, 0, window.ranks, sums);
   }
   GPU_UNROLL
   for (int n = 0; n < kRanks / 8; ++n) {
@@ -169,8 +169,8 @@ __global__ void __launch_bounds__(kThreads, Backward<kRanks>::kBlocks) skinny_sw
       make_swiglu_grad<H, S::kRows>(g, stage, stage + S::kTile, stage + 2 * S::kTile, row0 + down * S::kRows, column0 + at * kTileColumns);
       __syncthreads();  // z and its factors are there for all
       if (window.ranks == 0) continue;  // no adapter here
-      add_by_rows<H, kRanks>(stage + own * S::kTile, stage + 3 * S::kTile + own * S::kSide, first, 0, window.ranks, by_rows);
-      add_by_columns<H, kRanks, S::kRows, 1, 1>(stage + own * S::kTile, talls + own * S::kTall, first, 0, window.ranks, by_columns[at]);
+      add_by_rows<H, kRanks>(ptx::shared_at(stage + own * S::kTile), ptx::shared_at(stage + 3 * S::kTile + own * S::kSide), first, 0, window.ranks, by_rows);
+      add_by_columns<H, kRanks, S::kRows, 1, 1>(ptx::shared_at(stage + own * S::kTile), ptx::shared_at(talls + own * S::kTall), first, 0, window.ranks, by_columns[at]);
     }
     GPU_UNROLL
     for (int n = 0; n < kRanks / 8; ++n) {

@@ -24,18 +24,31 @@ constexpr int tile_bytes(int rows) { return rows * kTileColumns * 2; }
 constexpr int side_bytes(int ranks) { return 2 * ranks * kTileColumns * 2; }
 constexpr int tall_bytes(int rows, int ranks) { return rows * 2 * ranks * 2; }
 
+// Where piece_of finds a piece, in bytes from the tile's beginning.
+template <int kPieces>
+GPU_FN int offset_of(int row, int at) {
+  const int exchange = kPieces == 4 ? row >> 1 & 3 : row & 7;
+  return (row * kPieces + (at ^ exchange)) * 16;
+}
+
+// How much of `left` there is up to `most`: a number of 32 bits to go on with.
+GPU_FN int at_most(int64_t left, int most) { return left < most ? static_cast<int>(left) : most; }
+// Bytes of a piece that begins at number `first` of `count`.
+GPU_FN int bytes_of_piece(int first, int count) {
+  const int left = count - first;
+  return 2 * (left > kPiece ? kPiece : left > 0 ? left : 0);
+}
+
 // Rows from row0 on, before `rows`, and columns from column0 on, before column_end. A thread brings pieces (row, at) of for_own_pieces.
 template <class H, int kTileRows>
 GPU_FN void bring_tile(unsigned char* tile, const H* z, int64_t pitch, int64_t row0, int64_t rows, int64_t column0, int64_t column_end) {
+  constexpr int kApart = kSkinnyThreads / kPieces;  // rows
   const int first = threadIdx.x / kPieces, at = threadIdx.x % kPieces;
-  const int64_t column = column0 + at * kPiece;
-  const int given = given_of(column, column_end);
+  const int bytes = bytes_of_piece(at * kPiece, at_most(column_end - column0, kTileColumns)), high = at_most(rows - row0, kTileRows);
+  const H* from = z + (row0 + first) * pitch + column0 + at * kPiece;
+  unsigned char* to = tile + offset_of<kPieces>(first, at);
   GPU_UNROLL
-  for (int i = 0; i < kTileRows * kPieces / kSkinnyThreads; ++i) {
-    const int row = first + i * (kSkinnyThreads / kPieces);
-    const int own = row0 + row < rows ? given : 0;
-    bring_piece(piece_of<kPieces>(tile, row, at), own > 0 ? z + (row0 + row) * pitch + column : z, own);
-  }
+  for (int i = 0; i < kTileRows / kApart; ++i, from += kApart * pitch) ptx::cp_async16(to + i * kApart * kPieces * 16, from, first + i * kApart < high ? bytes : 0);
 }
 
 // body(row, at) for the pieces of a tile that this thread has brought.
@@ -48,41 +61,44 @@ GPU_FN void for_own_pieces(const Body& body) {
 // The side's columns from column0 on, before column_end: [2 * kRanks][kTileColumns].
 template <class H, int kRanks>
 GPU_FN void bring_side(const Factors& p, unsigned char* to, const Window& window, int64_t column0, int64_t column_end) {
-  const auto* side = static_cast<const H*>(p.side);
+  constexpr int kApart = kSkinnyThreads / kPieces;  // rows
+  const int first = threadIdx.x / kPieces, at = threadIdx.x % kPieces;
+  const int bytes = bytes_of_piece(at * kPiece, at_most(column_end - column0, kTileColumns));
+  const H* side = static_cast<const H*>(p.side) + column0 + at * kPiece;
+  to += offset_of<kPieces>(first, at);
   GPU_UNROLL
-  for (int i = 0; i < 2 * kRanks * kPieces / kSkinnyThreads; ++i) {
-    const int at = static_cast<int>(threadIdx.x) % kPieces, row = static_cast<int>(threadIdx.x) / kPieces + i * (kSkinnyThreads / kPieces);
-    const int rank = row % kRanks, low = row / kRanks;
-    const int64_t column = column0 + at * kPiece;
-    const int given = rank < window.ranks ? given_of(column, column_end) : 0;
-    const H* from = side + (static_cast<int64_t>(low) * p.padded + window.rank0 + rank) * p.side_pitch + column;
-    bring_piece(piece_of<kPieces>(to, row, at), given > 0 ? from : side, given);
+  for (int i = 0; i < 2 * kRanks / kApart; ++i) {
+    const int row = first + i * kApart, rank = row % kRanks, low = row / kRanks;
+    ptx::cp_async16(to + i * kApart * kPieces * 16, side + static_cast<int64_t>(low * p.padded + window.rank0 + rank) * p.side_pitch, rank < window.ranks ? bytes : 0);
   }
 }
 
 // The tall's rows from row0 on, before `rows`: [kTileRows][2 * kRanks].
 template <class H, int kRanks, int kTileRows>
 GPU_FN void bring_tall(const Factors& p, unsigned char* to, const Window& window, int64_t row0, int64_t rows) {
-  constexpr int kOwn = 2 * kRanks / kPiece;  // pieces of a row
-  const auto* tall = static_cast<const H*>(p.tall);
-  for (int i = threadIdx.x; i < kTileRows * kOwn; i += kSkinnyThreads) {
-    const int row = i / kOwn, at = i % kOwn, rank = at % (kOwn / 2) * kPiece, low = at / (kOwn / 2);
-    const bool given = row0 + row < rows && rank < window.ranks;
-    const H* from = tall + (row0 + row) * 2 * p.padded + low * p.padded + window.rank0 + rank;
-    bring_piece(piece_of<kOwn>(to, row, at), given ? from : tall, given ? kPiece : 0);
+  constexpr int kOwn = 2 * kRanks / kPiece, kApart = kSkinnyThreads / kOwn;  // pieces of a row, and rows
+  const int first = threadIdx.x / kOwn, at = threadIdx.x % kOwn, rank = at % (kOwn / 2) * kPiece, low = at / (kOwn / 2);
+  const int bytes = rank < window.ranks ? 2 * kPiece : 0, high = at_most(rows - row0, kTileRows);
+  const H* from = static_cast<const H*>(p.tall) + (row0 + first) * 2 * p.padded + low * p.padded + window.rank0 + rank;
+  GPU_UNROLL
+  for (int i = 0; i < kTileRows / kApart; ++i, from += kApart * 2 * p.padded) {
+    const int row = first + i * kApart;
+    ptx::cp_async16(to + offset_of<kOwn>(row, at), from, row < high ? bytes : 0);
   }
 }
 
 // A warp's: kHigh times 16 rows of the tile from row0 on by its ranks: each kGroups-th sixteen of them from its own group on, as far as
 // there are `ranks`.
 template <class H, int kRanks, int kHigh = 1, int kGroups = 1>
-GPU_FN void add_by_rows(unsigned char* tile, unsigned char* side, int row0, int group, int ranks, float (&sums)[kHigh][kRanks / kGroups / 8][4]) {
-  const int lane = static_cast<int>(lane_id());
+GPU_FN void add_by_rows(ptx::SharedAt tile, ptx::SharedAt side, int row0, int group, int ranks, float (&sums)[kHigh][kRanks / kGroups / 8][4]) {
+  const int lane = static_cast<int>(lane_id()), side_row = lane % 8 + lane / 16 * 8;
   GPU_UNROLL
   for (int deep = 0; deep < kTileColumns / 16; ++deep) {
+    const ptx::SharedAt own_tile = tile + offset_of<kPieces>(row0 + lane % 16, deep * 2 + lane / 16);
+    const ptx::SharedAt own_side = side + offset_of<kPieces>(group * 16 + side_row, deep * 2 + lane / 8 % 2);
     uint32_t a[kHigh][4];
     GPU_UNROLL
-    for (int m = 0; m < kHigh; ++m) ptx::ldmatrix_x4(a[m], piece_of<kPieces>(tile, row0 + m * 16 + lane % 16, deep * 2 + lane / 16));
+    for (int m = 0; m < kHigh; ++m) ptx::ldmatrix_x4(a[m], own_tile + m * 16 * kPieces * 16);
     GPU_UNROLL
     for (int n = 0; n < kRanks / kGroups / 16; ++n) {
       const int own = n * kGroups + group;
@@ -90,7 +106,7 @@ GPU_FN void add_by_rows(unsigned char* tile, unsigned char* side, int row0, int 
       GPU_UNROLL
       for (int low = 0; low < 2; ++low) {
         uint32_t b[4];
-        ptx::ldmatrix_x4(b, piece_of<kPieces>(side, low * kRanks + own * 16 + lane % 8 + lane / 16 * 8, deep * 2 + lane / 8 % 2));
+        ptx::ldmatrix_x4(b, own_side + (low * kRanks + n * kGroups * 16) * kPieces * 16);
         GPU_UNROLL
         for (int m = 0; m < kHigh; ++m) {
           ptx::mma_m16n8k16<H>(sums[m][2 * n], a[m], b[0], b[1]);
@@ -103,20 +119,25 @@ GPU_FN void add_by_rows(unsigned char* tile, unsigned char* side, int row0, int 
 
 // A warp's: kWide times 16 columns of the tile from column0 on by its ranks: each kGroups-th eight of them, likewise.
 template <class H, int kRanks, int kTileRows, int kWide, int kGroups>
-GPU_FN void add_by_columns(unsigned char* tile, unsigned char* tall, int column0, int group, int ranks, float (&sums)[kWide][kRanks / kGroups / 8][4]) {
+GPU_FN void add_by_columns(ptx::SharedAt tile, ptx::SharedAt tall, int column0, int group, int ranks, float (&sums)[kWide][kRanks / kGroups / 8][4]) {
   constexpr int kAcross = 2 * kRanks / kPiece;
-  const int lane = static_cast<int>(lane_id()), columns = column0 / kPiece;
+  const int lane = static_cast<int>(lane_id());
+  ptx::SharedAt own_tile[kWide], own_tall[kRanks / kGroups / 8];
+  GPU_UNROLL
+  for (int m = 0; m < kWide; ++m) own_tile[m] = tile + offset_of<kPieces>(lane % 8 + lane / 16 * 8, column0 / kPiece + 2 * m + lane / 8 % 2);
+  GPU_UNROLL
+  for (int n = 0; n < kRanks / kGroups / 8; ++n) own_tall[n] = tall + offset_of<kAcross>(lane % 16, n * kGroups + group + lane / 16 * (kAcross / 2));
   GPU_UNROLL
   for (int deep = 0; deep < kTileRows / 16; ++deep) {
     uint32_t a[kWide][4];  // of z transposed: 16 columns by 16 rows
     GPU_UNROLL
-    for (int m = 0; m < kWide; ++m) ptx::ldmatrix_x4_trans(a[m], piece_of<kPieces>(tile, deep * 16 + lane % 8 + lane / 16 * 8, columns + 2 * m + lane / 8 % 2));
+    for (int m = 0; m < kWide; ++m) ptx::ldmatrix_x4_trans(a[m], own_tile[m] + deep * 16 * kPieces * 16);
     GPU_UNROLL
     for (int n = 0; n < kRanks / kGroups / 8; ++n) {
       const int own = n * kGroups + group;
       if (n > 0 && own * 8 >= ranks) break;
       uint32_t b[4];  // high, then low
-      ptx::ldmatrix_x4_trans(b, piece_of<kAcross>(tall, deep * 16 + lane % 16, own + lane / 16 * (kAcross / 2)));
+      ptx::ldmatrix_x4_trans(b, own_tall[n] + deep * 16 * kAcross * 16);
       GPU_UNROLL
       for (int m = 0; m < kWide; ++m) ptx::mma_m16n8k16<H>(sums[m][n], a[m], b[0], b[1]);
       GPU_UNROLL
