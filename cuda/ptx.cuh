@@ -26,6 +26,7 @@ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uin
 template <class H>
 inline uint32_t pack_halves(float low, float high) { return from_f32<H>(low).bits | static_cast<uint32_t>(from_f32<H>(high).bits) << 16; }
 inline float exp2_approximate(float x) { return exp2f(x); }
+inline float reciprocal_approximate(float x) { return 1.0f / x; }
 inline void bar_sync(int id, int threads, CUSIM_SITE) { cusim::sync_named(id, threads, {file, line}); }
 inline void fence_gpu() { cusim::thread_fence(); }
 
@@ -89,6 +90,12 @@ GPU_FN uint32_t pack_halves(float low, float high) {
 GPU_FN float exp2_approximate(float x) {
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+// Off by one in the last place.
+GPU_FN float reciprocal_approximate(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
 GPU_FN void bar_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }

@@ -65,9 +65,11 @@ GPU_FN Across across_of(const Launch& p) {
 // Drops what the mask drops of the pieces that this thread has brought. The factor of what stays is the business of the sums.
 template <int kTileRows>
 GPU_FN void mask_own_pieces(const Launch& p, const Dropout& mask, unsigned char* tile, int64_t row0, int64_t column0) {
-  for_own_pieces<kTileRows>([&](int row, int at) {
-    const PhiloxWords kept = kept_pairs(mask, (row0 + row) * p.mask_pitch + column0 + at * kPiece);
-    auto& pairs = *reinterpret_cast<PhiloxWords*>(piece_of<kPieces>(tile, row, at));
+  const int64_t first = row0 * p.mask_pitch + column0 + own_at() * kPiece;
+  unsigned char* own = own_place(tile);
+  for_own_pieces<kTileRows>([&](int row, int place) {
+    const PhiloxWords kept = kept_pairs(mask, first + row * p.mask_pitch);
+    auto& pairs = *reinterpret_cast<PhiloxWords*>(own + place);
     GPU_UNROLL
     for (int i = 0; i < 4; ++i) pairs.at[i] &= kept.at[i];
   });
@@ -77,34 +79,45 @@ template <class H, int kRanks, bool kRows, bool kColumns>
 __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlocks) skinny_tiles(GPU_ARGUMENT Launch p) {
   using S = Shape<kRanks, kRows, kColumns>;
   GPU_SHARED(shared);
-  unsigned char* talls = shared + S::kStages * S::kStage;
-  const ptx::SharedAt stages = ptx::shared_at(shared), talls_at = stages + S::kStages * S::kStage;
+  constexpr int kTalls = S::kStages * S::kStage;  // where they begin
   const Across across = across_of(p);
   const Window& window = across.window;
   const int64_t row0 = static_cast<int64_t>(blockIdx.y) * p.tiles_down * S::kTileRows, rows_left = (p.sums.rows - row0 + S::kTileRows - 1) / S::kTileRows;
-  const int high = rows_left < p.tiles_down ? static_cast<int>(rows_left) : p.tiles_down;
+  const int high = at_most(rows_left, p.tiles_down);
   // Where tall has two places, what is under way must be of this row of tiles and of the next: a row has as many, though some are beyond
   // the columns.
   constexpr int kLeast = S::kTalls == 2 ? S::kStages - 1 : 1;
   const int filled = static_cast<int>((across.column_end - across.column0 + S::kColumnsOfTile - 1) / S::kColumnsOfTile);
-  const int wide = filled < kLeast ? kLeast : filled;
-  int bring_at = 0, bring_down = 0, bring_across = 0;  // the place in shared memory, and the tile
+  const int wide = filled < kLeast ? kLeast : filled, whole_width = wide * S::kColumnsOfTile;
+  // The tile that is brought next: where it goes, which it is, where this thread's pieces of it lie, and what is left from it on.
+  int bring_to = 0, bring_down = 0, bring_across = 0;
+  const H* own_z = own_piece(static_cast<const H*>(p.z), p.z_pitch, row0 + own_first(), across.column0);
+  const H* own_side = kRows ? own_of_side<H, kRanks>(p.factors, window, across.column0) : nullptr;
+  const H* own_tall = kColumns ? TallPiece<kRanks>::template own<H>(p.factors, window, row0) : nullptr;
+  int rows = at_most(p.sums.rows - row0, kEnough), columns = static_cast<int>(across.column_end - across.column0);
   const auto next_stage = [](int at) { return at == (S::kStages - 1) * S::kStage ? 0 : at + S::kStage; };
+  const auto bring_rows_of_tall = [&](int down, int left) {
+    bring_tall<H, kRanks, S::kTileRows>(p.factors, shared + kTalls + down % S::kTalls * S::kTall, own_tall, window.ranks, left);
+    own_tall += static_cast<int64_t>(S::kTileRows) * 2 * p.factors.padded;
+  };
   const auto bring = [&] {
     if (bring_down < high) {
-      unsigned char* stage = shared + bring_at;
-      const int64_t column0 = across.column0 + bring_across * S::kColumnsOfTile, row = row0 + bring_down * S::kTileRows;
+      unsigned char* stage = shared + bring_to;
       GPU_UNROLL
-      for (int i = 0; i < S::kSide; ++i) {
-        bring_tile<H, S::kTileRows>(stage + i * S::kMatrix, static_cast<const H*>(p.z), p.z_pitch, row, p.sums.rows, column0 + i * kTileColumns, across.column_end);
-      }
-      if constexpr (kRows) bring_side<H, kRanks>(p.factors, stage + S::kTile, window, column0, across.column_end);
+      for (int i = 0; i < S::kSide; ++i) bring_tile<H, S::kTileRows>(stage + i * S::kMatrix, own_z + i * kTileColumns, p.z_pitch, rows, columns - i * kTileColumns);
+      if constexpr (kRows) bring_side<H, kRanks>(p.factors, stage + S::kTile, own_side, window.ranks, columns);
       if constexpr (kColumns && S::kTalls > 1) {
-        if (bring_across == 0) bring_tall<H, kRanks, S::kTileRows>(p.factors, talls + bring_down % S::kTalls * S::kTall, window, row, p.sums.rows);
+        if (bring_across == 0) bring_rows_of_tall(bring_down, rows);
       }
-      if (++bring_across == wide) bring_across = 0, ++bring_down;
+      own_z += S::kColumnsOfTile, columns -= S::kColumnsOfTile;
+      if constexpr (kRows) own_side += S::kColumnsOfTile;
+      if (++bring_across == wide) {
+        bring_across = 0, ++bring_down;
+        own_z += S::kTileRows * p.z_pitch - whole_width, columns += whole_width, rows -= S::kTileRows;
+        if constexpr (kRows) own_side -= whole_width;
+      }
     }
-    bring_at = next_stage(bring_at);
+    bring_to = next_stage(bring_to);
     ptx::cp_async_commit();
   };
   GPU_UNROLL
@@ -114,37 +127,37 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
   constexpr int kRowWarps = kWarps / S::kRowGroups, kColumnWarps = kWarps / S::kColumnGroups, kOwnRows = kRanks / S::kRowGroups / 8, kOwnColumns = kRanks / S::kColumnGroups / 8;
   const int own_row = warp % kRowWarps * 16 * S::kHigh, row_group = warp / kRowWarps;
   const int own_column = warp % kColumnWarps * 16 * S::kWide, column_group = warp / kColumnWarps;
+  const RowLanes row_at = kRows ? row_lanes(shared, own_row, row_group) : RowLanes{};
+  const auto column_at = column_lanes<kRanks, S::kWide, S::kColumnGroups>(shared, own_column % kTileColumns, column_group);
+  const int matrix = own_column / kTileColumns * S::kMatrix;
   float by_columns[kColumns ? S::kTilesAcross : 1][S::kWide][kOwnColumns][4] = {};
-  int use_at = 0;
+  int stage = 0;
   GPU_NO_UNROLL
   for (int down = 0; down < high; ++down) {
-    const int tall_at = down % S::kTalls * S::kTall;
+    const int tall = kTalls + down % S::kTalls * S::kTall;
     if constexpr (kColumns && S::kTalls == 1) {
       __syncthreads();  // all are done with the rows of tall before
-      bring_tall<H, kRanks, S::kTileRows>(p.factors, talls + tall_at, window, row0 + down * S::kTileRows, p.sums.rows);
+      bring_rows_of_tall(down, at_most(p.sums.rows - row0, kEnough) - down * S::kTileRows);
       ptx::cp_async_commit();
       ptx::cp_async_wait<0>();
     }
     float by_rows[S::kHigh][kOwnRows][4] = {};
-    const auto add_tile = [&](float(&columns)[S::kWide][kOwnColumns][4], int at) {
-      unsigned char* stage = shared + use_at;
-      const ptx::SharedAt stage_at = stages + use_at;
-      use_at = next_stage(use_at);
+    const auto add_tile = [&](float(&columns_sums)[S::kWide][kOwnColumns][4], int at) {
       ptx::cp_async_wait<S::kStages - 2>();
       if constexpr (!(kRows && kColumns)) {  // of dy, which has no mask
         if (window.mask.threshold != 0) {
           for (int i = 0; i < S::kSide; ++i) {
-            mask_own_pieces<S::kTileRows>(p, window.mask, stage + i * S::kMatrix, row0 + down * S::kTileRows, across.column0 + at * S::kColumnsOfTile + i * kTileColumns);
+            mask_own_pieces<S::kTileRows>(p, window.mask, shared + stage + i * S::kMatrix, row0 + down * S::kTileRows, across.column0 + at * S::kColumnsOfTile + i * kTileColumns);
           }
         }
       }
       __syncthreads();  // this tile is there for all, and all are done with the one whose place is filled next
       bring();
-      if constexpr (kRows) add_by_rows<H, kRanks, S::kHigh, S::kRowGroups>(stage_at, stage_at + S::kTile, own_row, row_group, window.ranks, by_rows);
+      if constexpr (kRows) add_by_rows<H, kRanks, S::kHigh, S::kRowGroups>(row_at, stage, stage + S::kTile, row_group, window.ranks, by_rows);
       if constexpr (kColumns) {
-        const ptx::SharedAt matrix = stage_at + own_column / kTileColumns * S::kMatrix;
-        add_by_columns<H, kRanks, S::kTileRows, S::kWide, S::kColumnGroups>(matrix, talls_at + tall_at, own_column % kTileColumns, column_group, window.ranks, columns);
+        add_by_columns<H, kRanks, S::kTileRows, S::kWide, S::kColumnGroups>(column_at, stage + matrix, tall, column_group, window.ranks, columns_sums);
       }
+      stage = next_stage(stage);
     };
     if constexpr (kColumns) {
       GPU_UNROLL  // sums stay in registers only if it is known which

@@ -37,45 +37,62 @@ struct Backward {
   static_assert(kShared <= kMostShared);
 };
 
+// How z is stored by the thread that has a piece of it.
 template <class H>
-GPU_FN H* numbers_of(unsigned char* tile, int row, int at) {
-  return reinterpret_cast<H*>(piece_of<kPieces>(tile, row, at));
+struct OwnZ {
+  H* at;
+  int64_t pitch;
+  int rows;  // that are there
+};
+template <class H>
+GPU_FN OwnZ<H> own_z(const Gated& p, int64_t row0, int64_t column) {
+  const int64_t own = column + own_at() * kPiece;
+  return {static_cast<H*>(p.z) + row0 * p.z_pitch + own, p.z_pitch, own < p.cols ? at_most(p.rows - row0, kEnough) : 0};
+}
+
+template <class H>
+GPU_FN H* numbers(unsigned char* own, int place) {
+  return reinterpret_cast<H*>(own + place);
 }
 
 // h of a tile, of which as much is stored as there is. What the mask drops isn't there for u alone.
 template <class H, int kTileRows>
 GPU_FN void make_swiglu(const Gated& p, const Dropout& mask, unsigned char* gates, unsigned char* ups, int64_t row0, int64_t column0) {
-  for_own_pieces<kTileRows>([&](int row, int at) {
-    const int64_t t = row0 + row, column = column0 + at * kPiece;
-    const Floats<kPiece> gate = load<kPiece>(numbers_of<H>(gates, row, at));
-    Floats<kPiece> h = load<kPiece>(numbers_of<H>(ups, row, at));
-    for (int e = 0; e < kPiece; ++e) h.at[e] = gated(gate.at[e], h.at[e]);
-    if (t < p.rows && column < p.cols) store<kPiece>(static_cast<H*>(p.z) + t * p.z_pitch + column, h);
+  const OwnZ<H> z = own_z<H>(p, row0, column0);
+  unsigned char *own_gate = own_place(gates), *own_up = own_place(ups);
+  for_own_pieces<kTileRows>([&](int row, int place) {
+    const Floats<kPiece> gate = load<kPiece>(numbers<H>(own_gate, place));
+    Floats<kPiece> h = load<kPiece>(numbers<H>(own_up, place));
+    GPU_UNROLL
+    for (int e = 0; e < kPiece; ++e) h.at[e] = gated(gate.at[e], h.at[e], sigmoid_approximate(gate.at[e]));
+    if (row < z.rows) store<kPiece>(z.at + row * z.pitch, h);
     if (mask.threshold != 0) {
-      const PhiloxWords words = philox_of_eight(mask, t * p.cols + column);
+      const PhiloxWords words = philox_of_eight(mask, (row0 + row) * p.cols + column0 + own_at() * kPiece);
       GPU_UNROLL
       for (int e = 0; e < kPiece; ++e) h.at[e] = is_kept(mask, words, e) ? h.at[e] : 0.0f;
     }
-    store<kPiece>(numbers_of<H>(gates, row, at), h);
+    store<kPiece>(numbers<H>(own_gate, place), h);
   });
 }
 
 // dgate and dup of a tile.
 template <class H, int kTileRows>
 GPU_FN void make_swiglu_grad(const Gated& p, unsigned char* gates, unsigned char* ups, unsigned char* dys, int64_t row0, int64_t column0) {
-  for_own_pieces<kTileRows>([&](int row, int at) {
-    const int64_t t = row0 + row, column = column0 + at * kPiece;
-    Floats<kPiece> gate = load<kPiece>(numbers_of<H>(gates, row, at)), up = load<kPiece>(numbers_of<H>(ups, row, at));
-    const Floats<kPiece> dy = load<kPiece>(numbers_of<H>(dys, row, at));
+  const OwnZ<H> z = own_z<H>(p, row0, column0);
+  unsigned char *own_gate = own_place(gates), *own_up = own_place(ups), *own_dy = own_place(dys);
+  for_own_pieces<kTileRows>([&](int row, int place) {
+    Floats<kPiece> gate = load<kPiece>(numbers<H>(own_gate, place)), up = load<kPiece>(numbers<H>(own_up, place));
+    const Floats<kPiece> dy = load<kPiece>(numbers<H>(own_dy, place));
+    GPU_UNROLL
     for (int e = 0; e < kPiece; ++e) {
-      const GatedGradient d = gated_gradient(dy.at[e], gate.at[e], up.at[e]);
+      const GatedGradient d = gated_gradient(dy.at[e], gate.at[e], up.at[e], sigmoid_approximate(gate.at[e]));
       gate.at[e] = d.gate, up.at[e] = d.up;
     }
-    if (t < p.rows && column < p.cols) {
-      H* z = static_cast<H*>(p.z) + t * p.z_pitch + column;
-      store<kPiece>(z, gate), store<kPiece>(z + p.cols, up);
+    if (row < z.rows) {
+      H* to = z.at + row * z.pitch;
+      store<kPiece>(to, gate), store<kPiece>(to + p.cols, up);
     }
-    store<kPiece>(numbers_of<H>(gates, row, at), gate), store<kPiece>(numbers_of<H>(ups, row, at), up);
+    store<kPiece>(numbers<H>(own_gate, place), gate), store<kPiece>(numbers<H>(own_up, place), up);
   });
 }
 
@@ -90,17 +107,22 @@ __global__ void __launch_bounds__(kThreads, 2) skinny_swiglu_tiles(GPU_ARGUMENT 
   const int64_t column_end = column0 + p.sums.block_columns < g.cols ? column0 + p.sums.block_columns : g.cols;
   const int wide = static_cast<int>((column_end - column0 + kTileColumns - 1) / kTileColumns);
   const auto stage_of = [&](int at) { return shared + at % kStages * S::kStage; };
+  // Of the tile that is brought next: where this thread's pieces lie, and what is left.
+  const H* own_gate = own_piece(static_cast<const H*>(g.x), g.x_pitch, row0 + own_first(), column0);
+  const H* own_side = own_of_side<H, kRanks>(p.factors, window, column0);
+  const int rows = at_most(g.rows - row0, kEnough);
+  int columns = static_cast<int>(column_end - column0);
   const auto bring = [&](int at) {
     if (at < wide) {
-      const auto* gates = static_cast<const H*>(g.x);
-      const int64_t column = column0 + at * kTileColumns;
-      bring_tile<H, S::kRows>(stage_of(at), gates, g.x_pitch, row0, g.rows, column, column_end);
-      bring_tile<H, S::kRows>(stage_of(at) + S::kTile, gates + g.cols, g.x_pitch, row0, g.rows, column, column_end);
-      bring_side<H, kRanks>(p.factors, stage_of(at) + 2 * S::kTile, window, column, column_end);
+      bring_tile<H, S::kRows>(stage_of(at), own_gate, g.x_pitch, rows, columns);
+      bring_tile<H, S::kRows>(stage_of(at) + S::kTile, own_gate + g.cols, g.x_pitch, rows, columns);
+      bring_side<H, kRanks>(p.factors, stage_of(at) + 2 * S::kTile, own_side, window.ranks, columns);
+      own_gate += kTileColumns, own_side += kTileColumns, columns -= kTileColumns;
     }
     ptx::cp_async_commit();
   };
   const int lane = static_cast<int>(lane_id()), warp = static_cast<int>(warp_id());
+  const RowLanes lanes = row_lanes(shared, warp * 16, 0);
   float sums[1][kRanks / 8][4] = {};
   bring(0);
   GPU_NO_UNROLL
@@ -111,7 +133,7 @@ __global__ void __launch_bounds__(kThreads, 2) skinny_swiglu_tiles(GPU_ARGUMENT 
     ptx::cp_async_wait<1>();
     make_swiglu<H, S::kRows>(g, mask, stage, stage + S::kTile, row0, column0 + at * kTileColumns);
     __syncthreads();  // h and the side are there for all
-    add_by_rows<H, kRanks>(ptx::shared_at(stage), ptx::shared_at(stage + 2 * S::kTile), warp * 16, 0, window.ranks, sums);
+    add_by_rows<H, kRanks>(lanes, at % kStages * S::kStage, at % kStages * S::kStage + 2 * S::kTile, 0, window.ranks, sums);
   }
   GPU_UNROLL
   for (int n = 0; n < kRanks / 8; ++n) {
@@ -130,47 +152,62 @@ __global__ void __launch_bounds__(kThreads, Backward<kRanks>::kBlocks) skinny_sw
   const int64_t column0 = static_cast<int64_t>(blockIdx.x) * S::kColumns, column_end = column0 + S::kColumns < g.cols ? column0 + S::kColumns : g.cols;
   const int wide = static_cast<int>((column_end - column0 + kTileColumns - 1) / kTileColumns);
   const int high = rows_left < p.tiles_down ? static_cast<int>(rows_left) : p.tiles_down;
-  int brought = 0, bring_down = 0, bring_across = 0;
+  const int whole_width = wide * kTileColumns;
+  // The tile that is brought next: where it goes, which it is, where this thread's pieces of it lie, and what is left from it on.
+  int bring_to = 0, bring_down = 0, bring_across = 0;
+  const H* own_gate = own_piece(static_cast<const H*>(g.x), g.x_pitch, row0 + own_first(), column0);
+  const H* own_dy = own_piece(static_cast<const H*>(g.dy), g.dy_pitch, row0 + own_first(), column0);
+  const H* own_side[2] = {own_of_side<H, kRanks>(p.factors, p.sums.windows[0], column0), own_of_side<H, kRanks>(p.factors, p.sums.windows[1], g.cols + column0)};
+  int rows = at_most(g.rows - row0, kEnough), columns = static_cast<int>(column_end - column0);
   const auto bring = [&] {
     if (bring_down < high) {
-      unsigned char* stage = shared + brought % kStages * S::kStage;
-      const auto* gates = static_cast<const H*>(g.x);
-      const int64_t row = row0 + bring_down * S::kRows, column = column0 + bring_across * kTileColumns;
-      bring_tile<H, S::kRows>(stage, gates, g.x_pitch, row, g.rows, column, column_end);
-      bring_tile<H, S::kRows>(stage + S::kTile, gates + g.cols, g.x_pitch, row, g.rows, column, column_end);
-      bring_tile<H, S::kRows>(stage + 2 * S::kTile, static_cast<const H*>(g.dy), g.dy_pitch, row, g.rows, column, column_end);
+      unsigned char* stage = shared + bring_to;
+      bring_tile<H, S::kRows>(stage, own_gate, g.x_pitch, rows, columns);
+      bring_tile<H, S::kRows>(stage + S::kTile, own_gate + g.cols, g.x_pitch, rows, columns);
+      bring_tile<H, S::kRows>(stage + 2 * S::kTile, own_dy, g.dy_pitch, rows, columns);
       GPU_UNROLL
-      for (int w = 0; w < 2; ++w) bring_side<H, kRanks>(p.factors, stage + 3 * S::kTile + w * S::kSide, p.sums.windows[w], w * g.cols + column, w * g.cols + column_end);
-      if (++bring_across == wide) bring_across = 0, ++bring_down;
+      for (int w = 0; w < 2; ++w) bring_side<H, kRanks>(p.factors, stage + 3 * S::kTile + w * S::kSide, own_side[w], p.sums.windows[w].ranks, columns);
+      own_gate += kTileColumns, own_dy += kTileColumns, own_side[0] += kTileColumns, own_side[1] += kTileColumns, columns -= kTileColumns;
+      if (++bring_across == wide) {
+        bring_across = 0, ++bring_down;
+        own_gate += S::kRows * g.x_pitch - whole_width, own_dy += S::kRows * g.dy_pitch - whole_width, own_side[0] -= whole_width, own_side[1] -= whole_width;
+        columns += whole_width, rows -= S::kRows;
+      }
     }
-    ++brought;
+    bring_to = S::kStage - bring_to;
     ptx::cp_async_commit();
   };
   bring();
   const int lane = static_cast<int>(lane_id()), own = static_cast<int>(warp_id()) / 4, first = static_cast<int>(warp_id()) % 4 * 16;
   const Window& window = p.sums.windows[own];
   float by_columns[S::kTilesAcross][1][kRanks / 8][4] = {};
-  int step = 0;
+  const RowLanes row_at = row_lanes(shared, first, 0);
+  const auto column_at = column_lanes<kRanks, 1, 1>(shared, first, 0);
+  int at_stage = 0;
+  static_assert(kStages == 2);
   GPU_NO_UNROLL
   for (int down = 0; down < high; ++down) {
     float by_rows[1][kRanks / 8][4] = {};
     GPU_UNROLL  // sums stay in registers only if it is known which
     for (int at = 0; at < S::kTilesAcross; ++at) {
       if (at >= wide) continue;
-      unsigned char* stage = shared + step++ % kStages * S::kStage;
+      unsigned char* stage = shared + at_stage;
       __syncthreads();  // all are done with the stage that is filled next, and with the rows of the talls before
       if (at == 0) {
         GPU_UNROLL
-        for (int w = 0; w < 2; ++w) bring_tall<H, kRanks, S::kRows>(p.factors, talls + w * S::kTall, p.sums.windows[w], row0 + down * S::kRows, g.rows);
+        for (int w = 0; w < 2; ++w) bring_tall<H, kRanks, S::kRows>(p.factors, talls + w * S::kTall, TallPiece<kRanks>::template own<H>(p.factors, p.sums.windows[w], row0 + down * S::kRows), p.sums.windows[w].ranks, at_most(g.rows - row0 - down * S::kRows, kEnough));
         ptx::cp_async_commit();
       }
       bring();
       ptx::cp_async_wait<1>();
       make_swiglu_grad<H, S::kRows>(g, stage, stage + S::kTile, stage + 2 * S::kTile, row0 + down * S::kRows, column0 + at * kTileColumns);
       __syncthreads();  // z and its factors are there for all
-      if (window.ranks == 0) continue;  // no adapter here
-      add_by_rows<H, kRanks>(ptx::shared_at(stage + own * S::kTile), ptx::shared_at(stage + 3 * S::kTile + own * S::kSide), first, 0, window.ranks, by_rows);
-      add_by_columns<H, kRanks, S::kRows, 1, 1>(ptx::shared_at(stage + own * S::kTile), ptx::shared_at(talls + own * S::kTall), first, 0, window.ranks, by_columns[at]);
+      if (window.ranks != 0) {  // an adapter here
+        const int z = at_stage + own * S::kTile;
+        add_by_rows<H, kRanks>(row_at, z, at_stage + 3 * S::kTile + own * S::kSide, 0, window.ranks, by_rows);
+        add_by_columns<H, kRanks, S::kRows, 1, 1>(column_at, z, kStages * S::kStage + own * S::kTall, 0, window.ranks, by_columns[at]);
+      }
+      at_stage = S::kStage - at_stage;
     }
     GPU_UNROLL
     for (int n = 0; n < kRanks / 8; ++n) {
