@@ -9,22 +9,23 @@ import { peakParty } from '../peak.ts';
 import { digits, type Row, withQuartiles } from '../table.ts';
 import { timer } from '../time-left.ts';
 
-/** One of the adapter's thin products over T tokens: u of x [T, wide], v and dB of dy [T, wide], dA of x [T, wide]. */
+/** One of the adapter's thin products over T tokens: u of x [T, wide], v and dB of dy [T, wide], dA of x [T, wide]; with dropout also dx [T, wide], which begins with a masked product. */
 interface Shape {
   readonly T: number;
   readonly wide: number;
   readonly r: number;
 }
 
-const kinds = ['u', 'v and dB', 'dA'] as const;
+const kinds = ['u', 'v and dB', 'dA', 'u, p 0.1', 'dA, p 0.1', 'dA and dx, p 0.1'] as const;
 type Kind = (typeof kinds)[number];
+const dropoutOf = (kind: Kind): number => (kind.endsWith('p 0.1') ? 0.1 : 0);
 
 const narrow = 64; // of the side that should cost nothing
 const gpuShapes: readonly Shape[] = [4096, 14336].flatMap((wide) => [16, 64].map((r): Shape => ({ T: 8192, wide, r })));
 
 /** The kernels of the low-rank products, each nearly alone: GB/s of what it must read, over the rate of a copy. */
 export const skinny: Bench = {
-  about: 'u, v with dB, and dA alone: GB/s of what each must read over the copy rate; --shape TxWIDExr',
+  about: 'u, v with dB, and dA alone, and with dropout: GB/s of what each must move over the copy rate; --shape TxWIDExr',
   usual: false,
   anyDevice: true,
   async run(context) {
@@ -57,7 +58,7 @@ async function measure({ device, activations, options, peak }: BenchContext, sha
   const parties: Record<string, Party> = {};
   try {
     for (const kind of kinds) {
-      const product = kind === 'u' ? makeU(device, shape, activations) : makeGradient(device, shape, activations, kind);
+      const product = kind.startsWith('u') ? makeU(device, shape, activations, dropoutOf(kind)) : makeGradient(device, shape, activations, kind);
       products.push(product);
       await product.check();
       parties[kind] = deviceParty(device, product.work);
@@ -89,17 +90,18 @@ function owner(): { own<D extends { dispose(): void }>(thing: D): D; dispose(): 
 }
 
 /** A lora_linear of a weight without rows: of its two products only u = x Aᵀ is left. */
-function makeU(device: Device, { T, wide, r }: Shape, activations: DType): Product {
+function makeU(device: Device, { T, wide, r }: Shape, activations: DType, dropout: number): Product {
   const { own, dispose } = owner();
   const [x, a] = [makeNoise(1), makeNoise(2)];
   const weight = own(device.weight([own(device.empty([0, wide], 'bf16'))]));
   const operands = [own(device.activation([T, 0], activations)), own(device.empty([T, r])), own(x.activation(device, [T, wide], activations)), weight, null, null, own(a.tensor(device, [r, wide], 'f32')), own(device.empty([0]))] as const;
   return {
-    work: () => launch('lora_linear', ...operands, ...numbers(r)),
+    work: () => launch('lora_linear', ...operands, ...numbers(r, dropout)),
     bytes: bytesOf[activations]! * T * wide + 4 * r * (wide + T),
     dispose,
     async check() {
-      launch('lora_linear', ...operands, ...numbers(r));
+      if (dropout > 0) return; // tests know the mask
+      launch('lora_linear', ...operands, ...numbers(r, dropout));
       const u = await operands[1].data();
       for (const [t, j] of [[0, 0], [T - 1, r - 1]] as const) expectNear('u', u[t * r + j], sum(wide, (k) => x.at(t * wide + k) * a.at(j * wide + k)), Math.sqrt(wide));
     },
@@ -107,22 +109,25 @@ function makeU(device: Device, { T, wide, r }: Shape, activations: DType): Produ
 }
 
 /** The backward pass without dx: v = dy B and dB = dyᵀu with little beside them where K is narrow, dA = vᵀx where N is. */
-function makeGradient(device: Device, { T, wide, r }: Shape, activations: DType, kind: 'v and dB' | 'dA'): Product {
+function makeGradient(device: Device, { T, wide, r }: Shape, activations: DType, kind: Kind): Product {
   const { own, dispose } = owner();
-  const [K, N] = kind === 'dA' ? [wide, narrow] : [narrow, wide];
+  const [K, N] = kind.startsWith('dA') ? [wide, narrow] : [narrow, wide];
+  const dropout = dropoutOf(kind);
   const noise = { dy: makeNoise(1), x: makeNoise(2), u: makeNoise(3), b: makeNoise(5) };
   const f32 = (shape: readonly number[]): Tensor => own(device.empty(shape));
   const weight: Weight = own(device.weight([own(makeNoise(6).tensor(device, [N, K], 'bf16'))]));
   const [da, db] = [f32([r, K]), f32([N * r])];
   const inputs = [own(noise.dy.activation(device, [T, N], activations)), own(noise.x.activation(device, [T, K], activations)), own(noise.u.tensor(device, [T, r], 'f32')), weight] as const;
   const factors = [own(makeNoise(4).tensor(device, [r, K], 'f32')), own(noise.b.tensor(device, [N * r], 'f32'))] as const;
-  const work = (): void => launch('lora_linear_grad', null, da, db, ...inputs, ...factors, ...numbers(r));
+  const dx = kind.startsWith('dA and dx') ? own(device.activation([T, K], activations)) : null;
+  const work = (): void => launch('lora_linear_grad', dx, da, db, ...inputs, ...factors, ...numbers(r, dropout));
   for (const gradient of [da, db]) fillInplace(gradient, 0);
   return {
     work,
-    bytes: bytesOf[activations]! * T * (N + K) + 4 * r * (2 * T + 2 * N + 2 * K),
+    bytes: bytesOf[activations]! * T * (N + K + (dx === null ? 0 : 3 * K)) + 4 * r * (2 * T + 2 * N + 2 * K), // dx is written, read and written
     dispose,
     async check() {
+      if (dropout > 0) return;
       for (const gradient of [da, db]) fillInplace(gradient, 0);
       work();
       const [foundA, foundB] = [await da.data(), await db.data()];
@@ -134,7 +139,7 @@ function makeGradient(device: Device, { T, wide, r }: Shape, activations: DType,
 }
 
 /** Ranks, scales, layers, dropout, seeds and step of one part. */
-const numbers = (r: number): readonly number[] => [r, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0];
+const numbers = (r: number, dropout: number): readonly number[] => [r, 0, 0, 1, 0, 0, 0, 0, 0, dropout, 1, 0, 0];
 
 function sum(count: number, term: (i: number) => number): number {
   let total = 0;

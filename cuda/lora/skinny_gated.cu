@@ -30,7 +30,7 @@ struct Forward {
 // warps have gate's columns and four have up's: each has 16 rows or 16 columns of a tile, and all ranks.
 template <int kRanks>
 struct Backward {
-  static constexpr int kRows = 64, kTilesAcross = 4, kColumns = kTilesAcross * kTileColumns, kMostDown = 4096 / kRows;
+  static constexpr int kRows = 64, kTilesAcross = 6, kColumns = kTilesAcross * kTileColumns, kMostDown = 4096 / kRows;
   static constexpr int kTile = tile_bytes(kRows), kSide = side_bytes(kRanks), kTall = tall_bytes(kRows, kRanks);
   static constexpr int kStage = 3 * kTile + 2 * kSide, kShared = kStages * kStage + 2 * kTall;
   static constexpr int kBlocks = kRanks == 16 ? 2 : 1;  // a multiprocessor: with more ranks, more than 128 registers are needed
