@@ -14,22 +14,21 @@ constexpr int kThreads = kSkinnyThreads, kWarps = kThreads / 32;
 
 template <int kRanks, bool kRows, bool kColumns>
 struct Shape {
-  static constexpr bool kManyColumns = kRanks == 64 && !kRows, kManyRows = kRanks == 64 && !kColumns;
+  static constexpr bool kMany = kRanks == 64;
+  static_assert(!kMany || !kRows || !kColumns, "shared memory has no room for both");
   // A tile is kSide matrices of 64 columns side by side.
-  static constexpr int kTileRows = kManyColumns ? 64 : 128, kSide = kManyColumns ? 2 : 1, kColumnsOfTile = kSide * kTileColumns;
-  static constexpr int kTilesAcross = !kColumns ? 4 : kRanks == 16 ? 8 : kManyColumns ? 1 : 4;  // a block's, at least
+  static constexpr int kTileRows = kMany && kColumns ? 64 : 128, kSide = kMany && kColumns ? 2 : 1, kColumnsOfTile = kSide * kTileColumns;
+  static constexpr int kTilesAcross = !kColumns ? 4 : kRanks == 16 ? 8 : kMany ? 1 : 4;  // a block's, at least
   static constexpr int kMostAcross = kColumns ? kTilesAcross : 128, kMostDown = kColumns ? 4096 / kTileRows : 1;
   // What a warp has.
-  static constexpr int kHigh = kManyRows ? 2 : 1, kRowGroups = kHigh, kWide = kManyColumns ? 2 : 1, kColumnGroups = 2;
+  static constexpr int kHigh = kMany && kRows ? 2 : 1, kRowGroups = kHigh, kWide = kMany && kColumns ? 2 : 1, kColumnGroups = 2;
   static_assert(kTileRows / (16 * kHigh) * kRowGroups == kWarps || !kRows);
   static_assert(kColumnsOfTile / (16 * kWide) * kColumnGroups == kWarps);
   static constexpr int kMatrix = tile_bytes(kTileRows), kTile = kSide * kMatrix, kStage = kTile + (kRows ? side_bytes(kRanks) : 0);
   static constexpr int kTall = kColumns ? tall_bytes(kTileRows, kRanks) : 0;
-  // What a chip of 99 KiB a block can hold. The rows of tall that come next are on their way too where there is room for them.
-  static constexpr int kStages = kRanks >= 32 && kRows && kColumns ? 2 : 3, kTalls = kManyColumns ? 3 : kRanks == 64 && kRows ? 1 : 2;
+  // What a chip of 99 KiB a block can hold.
+  static constexpr int kStages = kRanks == 32 && kRows && kColumns ? 2 : 3, kTalls = kMany ? 3 : 2;
   static constexpr int kShared = kStages * kStage + kTalls * kTall;
-  // Blocks a multiprocessor: says how many registers there are. By both with 64 ranks they need more than 128.
-  static constexpr int kBlocks = kColumns && kRows && kRanks == 64 ? 1 : 2;
   static_assert(kShared <= kMostShared);
 };
 
@@ -76,7 +75,7 @@ GPU_FN void mask_own_pieces(const Launch& p, const Dropout& mask, unsigned char*
 }
 
 template <class H, int kRanks, bool kRows, bool kColumns>
-__global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlocks) skinny_tiles(GPU_ARGUMENT Launch p) {
+__global__ void __launch_bounds__(kThreads, 2) skinny_tiles(GPU_ARGUMENT Launch p) {
   using S = Shape<kRanks, kRows, kColumns>;
   GPU_SHARED(shared);
   constexpr int kTalls = S::kStages * S::kStage;  // where they begin
@@ -84,9 +83,9 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
   const Window& window = across.window;
   const int64_t row0 = static_cast<int64_t>(blockIdx.y) * p.tiles_down * S::kTileRows, rows_left = (p.sums.rows - row0 + S::kTileRows - 1) / S::kTileRows;
   const int high = at_most(rows_left, p.tiles_down);
-  // Where tall has two places, what is under way must be of this row of tiles and of the next: a row has as many, though some are beyond
-  // the columns.
-  constexpr int kLeast = S::kTalls == 2 ? S::kStages - 1 : 1;
+  // Where tall has fewer places than there are stages, what is under way must be of this row of tiles and of the next: a row has as many,
+  // though some are beyond the columns.
+  constexpr int kLeast = kColumns && S::kTalls < S::kStages ? S::kStages - 1 : 1;
   const int filled = static_cast<int>((across.column_end - across.column0 + S::kColumnsOfTile - 1) / S::kColumnsOfTile);
   const int wide = filled < kLeast ? kLeast : filled, whole_width = wide * S::kColumnsOfTile;
   // The tile that is brought next: where it goes, which it is, where this thread's pieces of it lie, and what is left from it on.
@@ -96,18 +95,17 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
   const H* own_tall = kColumns ? TallPiece<kRanks>::template own<H>(p.factors, window, row0) : nullptr;
   int rows = at_most(p.sums.rows - row0, kEnough), columns = static_cast<int>(across.column_end - across.column0);
   const auto next_stage = [](int at) { return at == (S::kStages - 1) * S::kStage ? 0 : at + S::kStage; };
-  const auto bring_rows_of_tall = [&](int down, int left) {
-    bring_tall<H, kRanks, S::kTileRows>(p.factors, shared + kTalls + down % S::kTalls * S::kTall, own_tall, window.ranks, left);
-    own_tall += static_cast<int64_t>(S::kTileRows) * 2 * p.factors.padded;
-  };
   const auto bring = [&] {
     if (bring_down < high) {
       unsigned char* stage = shared + bring_to;
       GPU_UNROLL
       for (int i = 0; i < S::kSide; ++i) bring_tile<H, S::kTileRows>(stage + i * S::kMatrix, own_z + i * kTileColumns, p.z_pitch, rows, columns - i * kTileColumns);
       if constexpr (kRows) bring_side<H, kRanks>(p.factors, stage + S::kTile, own_side, window.ranks, columns);
-      if constexpr (kColumns && S::kTalls > 1) {
-        if (bring_across == 0) bring_rows_of_tall(bring_down, rows);
+      if constexpr (kColumns) {
+        if (bring_across == 0) {
+          bring_tall<H, kRanks, S::kTileRows>(p.factors, shared + kTalls + bring_down % S::kTalls * S::kTall, own_tall, window.ranks, rows);
+          own_tall += static_cast<int64_t>(S::kTileRows) * 2 * p.factors.padded;
+        }
       }
       own_z += S::kColumnsOfTile, columns -= S::kColumnsOfTile;
       if constexpr (kRows) own_side += S::kColumnsOfTile;
@@ -135,12 +133,6 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
   GPU_NO_UNROLL
   for (int down = 0; down < high; ++down) {
     const int tall = kTalls + down % S::kTalls * S::kTall;
-    if constexpr (kColumns && S::kTalls == 1) {
-      __syncthreads();  // all are done with the rows of tall before
-      bring_rows_of_tall(down, at_most(p.sums.rows - row0, kEnough) - down * S::kTileRows);
-      ptx::cp_async_commit();
-      ptx::cp_async_wait<0>();
-    }
     float by_rows[S::kHigh][kOwnRows][4] = {};
     const auto add_tile = [&](float(&columns_sums)[S::kWide][kOwnColumns][4], int at) {
       ptx::cp_async_wait<S::kStages - 2>();
@@ -191,8 +183,8 @@ __global__ void __launch_bounds__(kThreads, Shape<kRanks, kRows, kColumns>::kBlo
         GPU_UNROLL
         for (int n = 0; n < kOwnColumns; ++n) {
           const int rank = (n * S::kColumnGroups + column_group) * 8 + lane % 4 * 2, column = at * S::kColumnsOfTile + own_column + m * 16 + lane / 4;
-          if constexpr (kRows) give_sums<kRanks>(sums + rank, by_columns[at][m][n], column, kBlockColumns);
-          else give_sums_across(sums + rank * kBlockColumns + column, by_columns[at][m][n], kBlockColumns);
+          if (p.sums.ranks_first) give_sums_across(sums + rank * kBlockColumns + column, by_columns[at][m][n], kBlockColumns);
+          else give_sums<kRanks>(sums + rank, by_columns[at][m][n], column, kBlockColumns);
         }
       }
     }
@@ -203,7 +195,7 @@ template <class H, int kRanks, bool kRows, bool kColumns>
 void run(Queue& queue, const Skinny& product, Launch launch, const SkinnyRows* rows, const SkinnyColumns* columns) {
   using S = Shape<kRanks, kRows, kColumns>;
   PartialSums& sums = launch.sums;
-  sums.ranks = kRanks, sums.ranks_first = !kRows;
+  sums.ranks = kRanks, sums.ranks_first = columns != nullptr && !columns->flat_b;
   launch.tiles_down = cut_among_blocks(sums, {S::kTileRows, S::kColumnsOfTile, S::kTilesAcross, S::kMostAcross, S::kMostDown});
   if (!lay_out(queue, sums, kRows, kColumns)) return;
   const dim3 grid(static_cast<unsigned>(sums.blocks), static_cast<unsigned>(sums.chunks));
@@ -216,8 +208,13 @@ void run(Queue& queue, const Skinny& product, Launch launch, const SkinnyRows* r
 
 template <class H, int kRanks>
 void run(Queue& queue, const Skinny& product, const Launch& launch, const SkinnyRows* rows, const SkinnyColumns* columns) {
-  if (rows != nullptr && columns != nullptr) run<H, kRanks, true, true>(queue, product, launch, rows, columns);
-  else if (rows != nullptr) run<H, kRanks, true, false>(queue, product, launch, rows, columns);
+  if constexpr (kRanks < 64) {
+    if (rows != nullptr && columns != nullptr) return run<H, kRanks, true, true>(queue, product, launch, rows, columns);
+  } else if (columns != nullptr) {  // both at once don't fit: two passes of twice the speed
+    if (rows != nullptr) run<H, kRanks, true, false>(queue, product, launch, rows, nullptr);
+    rows = nullptr;
+  }
+  if (rows != nullptr) run<H, kRanks, true, false>(queue, product, launch, rows, columns);
   else run<H, kRanks, false, true>(queue, product, launch, rows, columns);
 }
 

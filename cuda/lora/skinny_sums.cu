@@ -99,14 +99,14 @@ __global__ void __launch_bounds__(kThreads) add_column_sums(GPU_ARGUMENT ColumnS
   const InWindow at = in_window(p, window, first);
   const Part& part = p.parts.at[p.parts.part_at(window.rank0 + at.own)];
   const int64_t inside = window.rank0 + at.own - part.padded0, column = window.column0 / kPiece * kPiece + at.column, end = window.column0 + window.columns;
-  const int64_t rank_end = p.to.flat_b ? part.rank - inside : kFour;
+  const int64_t rank_end = !p.from.ranks_first ? part.rank - inside : kFour;
   if (inside >= part.rank || column >= end) return;
   float* to = p.to.out + (p.to.flat_b ? part.b0 + (column - part.column) * part.rank + inside : (part.rank0 + inside) * p.to.rank_pitch + column);
   bool wanted[kFour];
   float old[kFour];
   GPU_UNROLL
   for (int e = 0; e < kFour; ++e) {
-    const int64_t own = p.to.flat_b ? column : column + e;
+    const int64_t own = p.from.ranks_first ? column + e : column;
     wanted[e] = own >= window.column0 && own < end && e < rank_end;
     old[e] = wanted[e] ? to[e] : 0.0f;
   }
