@@ -25,15 +25,18 @@ GPU_FN float4 sum_of(const float* from, int64_t step, int32_t count) {
   return sum;
 }
 
-struct RowSums {
+// Of one launch: first blocks that add rows, then blocks that add columns, column_blocks of them for each window.
+struct Sums {
   PartialSums from;
   PartList parts;
-  SkinnyRows to;
+  SkinnyRows rows;
+  SkinnyColumns columns;
   int32_t padded[kMostWindows + 1];  // places before window w
+  uint32_t row_blocks, column_blocks;
 };
 
 // Four places of row `row` from `place` on: all of a window and of a part.
-GPU_FN void add_row(const RowSums& p, int64_t row, int32_t place, float* sums) {
+GPU_FN void add_row(const Sums& p, int64_t row, int32_t place, float* sums) {
   GPU_UNROLL
   for (int w = 0; w < kMostWindows; ++w) {
     if (w >= p.from.count || place < p.padded[w] || place >= p.padded[w + 1]) continue;
@@ -42,30 +45,28 @@ GPU_FN void add_row(const RowSums& p, int64_t row, int32_t place, float* sums) {
     const float4 sum = sum_of(p.from.by_rows + (window.block0 * p.from.rows + row) * p.from.ranks + own, p.from.rows * p.from.ranks, window.blocks);
     const int part_at = p.parts.part_at(window.rank0 + own);
     const Part& part = p.parts.at[part_at];
-    const float scale = p.to.scale[part_at], four[kFour] = {sum.x, sum.y, sum.z, sum.w};
+    const float scale = p.rows.scale[part_at], four[kFour] = {sum.x, sum.y, sum.z, sum.w};
     const auto inside = static_cast<int32_t>(window.rank0 + own - part.padded0);
     GPU_UNROLL
     for (int e = 0; e < kFour; ++e) {
       if (inside + e >= part.rank) continue;
       const int64_t rank = part.rank0 + inside + e;
-      if (p.to.spreads > 0) sums[rank] = four[e] * scale;
-      p.to.out[row * p.parts.ranks() + rank] = four[e] * scale;
+      if (p.rows.spreads > 0) sums[rank] = four[e] * scale;
+      p.rows.out[row * p.parts.ranks() + rank] = four[e] * scale;
     }
   }
 }
 
-// A block adds kBlockRows rows, which it keeps in shared memory, and spreads them where they are wanted in 16 bits.
+// A block's: kBlockRows rows, which it keeps in shared memory, and spreads where they are wanted in 16 bits.
 template <class H>
-__global__ void __launch_bounds__(kThreads) add_row_sums(GPU_ARGUMENT RowSums p) {
-  GPU_SHARED(shared);
-  auto* sums = reinterpret_cast<float*>(shared);  // [kBlockRows, ranks]
+GPU_FN void add_rows(const Sums& p, float* sums) {  // [kBlockRows, ranks]
   const int64_t row0 = static_cast<int64_t>(blockIdx.x) * kBlockRows;
   const int32_t ranks = static_cast<int32_t>(p.parts.ranks()), fours = p.padded[p.from.count] / kFour;
   const int32_t rows = p.from.rows - row0 < kBlockRows ? static_cast<int32_t>(p.from.rows - row0) : kBlockRows;
   for (int32_t i = threadIdx.x; i < rows * fours; i += kThreads) add_row(p, row0 + i / fours, i % fours * kFour, sums + i / fours * ranks);
   __syncthreads();
-  for (int which = 0; which < p.to.spreads; ++which) {
-    const Spread& s = p.to.spread[which];
+  for (int which = 0; which < p.rows.spreads; ++which) {
+    const Spread& s = p.rows.spread[which];
     const int32_t pieces = (s.slots.count + kOwnSlots - 1) / kOwnSlots;
     for (int32_t i = threadIdx.x; i < rows * pieces; i += kThreads) {
       const RankRow row{sums + i / pieces * ranks, 1, 0, ranks, 0.0f};
@@ -74,34 +75,28 @@ __global__ void __launch_bounds__(kThreads) add_row_sums(GPU_ARGUMENT RowSums p)
   }
 }
 
-struct ColumnSums {
-  PartialSums from;
-  PartList parts;
-  SkinnyColumns to;
-};
-
 // Number `e` of a window's sums, counted as they lie in the result: their rank in the window, and the column in the window's blocks.
 struct InWindow {
   int32_t own, column;
 };
-GPU_FN InWindow in_window(const ColumnSums& p, const Window& window, uint32_t e) {
+GPU_FN InWindow in_window(const Sums& p, const Window& window, uint32_t e) {
   const auto ranks = static_cast<uint32_t>(window.ranks), columns = static_cast<uint32_t>(window.blocks * p.from.block_columns);
   if (!p.from.ranks_first) return {static_cast<int32_t>(e % ranks), static_cast<int32_t>(e / ranks)};
   return {static_cast<int32_t>(e / columns), static_cast<int32_t>(e % columns)};
 }
 
-// blockIdx.y: a window. A thread adds four neighbours, as they lie in the pieces and in the result: ranks of the flat B, else columns.
-__global__ void __launch_bounds__(kThreads) add_column_sums(GPU_ARGUMENT ColumnSums p) {
-  const Window& window = p.from.windows[blockIdx.y];
-  const uint32_t first = (blockIdx.x * kThreads + threadIdx.x) * kFour;
-  const int64_t block_columns = p.from.block_columns;
-  if (first >= static_cast<uint64_t>(window.blocks * block_columns) * window.ranks) return;
+// A thread's: four neighbours, as they lie in the pieces and in the result: ranks of the flat B, else columns.
+GPU_FN void add_columns(const Sums& p, uint32_t block_of_columns) {
+  const Window& window = p.from.windows[block_of_columns / p.column_blocks];
+  const uint32_t first = (block_of_columns % p.column_blocks * kThreads + threadIdx.x) * kFour;
+  const int32_t block_columns = p.from.block_columns;
+  if (first >= static_cast<uint64_t>(window.blocks * block_columns) * static_cast<uint64_t>(window.ranks)) return;
   const InWindow at = in_window(p, window, first);
   const Part& part = p.parts.at[p.parts.part_at(window.rank0 + at.own)];
   const int64_t inside = window.rank0 + at.own - part.padded0, column = window.column0 / kPiece * kPiece + at.column, end = window.column0 + window.columns;
-  const int64_t rank_end = !p.from.ranks_first ? part.rank - inside : kFour;
+  const int64_t rank_end = p.from.ranks_first ? kFour : part.rank - inside;
   if (inside >= part.rank || column >= end) return;
-  float* to = p.to.out + (p.to.flat_b ? part.b0 + (column - part.column) * part.rank + inside : (part.rank0 + inside) * p.to.rank_pitch + column);
+  float* to = p.columns.out + (p.columns.flat_b ? part.b0 + (column - part.column) * part.rank + inside : (part.rank0 + inside) * p.columns.rank_pitch + column);
   bool wanted[kFour];
   float old[kFour];
   GPU_UNROLL
@@ -110,14 +105,22 @@ __global__ void __launch_bounds__(kThreads) add_column_sums(GPU_ARGUMENT ColumnS
     wanted[e] = own >= window.column0 && own < end && e < rank_end;
     old[e] = wanted[e] ? to[e] : 0.0f;
   }
-  const int64_t block = window.block0 + at.column / p.from.block_columns, across = at.column % p.from.block_columns;
-  const int64_t piece = !p.from.ranks_first ? across * p.from.ranks + at.own : at.own * block_columns + across, size = block_columns * p.from.ranks;
-  const float4 sum = sum_of(p.from.by_columns + block * size + piece, p.from.blocks * size, static_cast<int32_t>(p.from.chunks));
+  const int32_t block = window.block0 + at.column / block_columns, across = at.column % block_columns;
+  const int32_t place = p.from.ranks_first ? at.own * block_columns + across : across * p.from.ranks + at.own;
+  const int64_t size = static_cast<int64_t>(block_columns) * p.from.ranks;
+  const float4 sum = sum_of(p.from.by_columns + block * size + place, p.from.blocks * size, static_cast<int32_t>(p.from.chunks));
   const float four[kFour] = {sum.x, sum.y, sum.z, sum.w};
   GPU_UNROLL
   for (int e = 0; e < kFour; ++e) {
-    if (wanted[e]) to[e] = fmaf(p.to.scale, four[e], old[e]);
+    if (wanted[e]) to[e] = fmaf(p.columns.scale, four[e], old[e]);
   }
+}
+
+template <class H>
+__global__ void __launch_bounds__(kThreads) add_sums(GPU_ARGUMENT Sums p) {
+  GPU_SHARED(shared);
+  if (blockIdx.x < p.row_blocks) add_rows<H>(p, reinterpret_cast<float*>(shared));
+  else add_columns(p, blockIdx.x - p.row_blocks);
 }
 
 int32_t blocks_of(const Window& window, int32_t block_columns) {
@@ -125,27 +128,22 @@ int32_t blocks_of(const Window& window, int32_t block_columns) {
   return static_cast<int32_t>((width + block_columns - 1) / block_columns);
 }
 
-unsigned blocks_for(int64_t threads) { return static_cast<unsigned>((threads + kThreads - 1) / kThreads); }
+unsigned blocks_for(int64_t count, int64_t each) { return static_cast<unsigned>((count + each - 1) / each); }
 
-void add_rows(Queue& queue, DType dtype, const PartialSums& from, const PartList& parts, const SkinnyRows& to) {
-  RowSums sums{from, parts, to, {}};
-  for (int w = 0; w < from.count; ++w) sums.padded[w + 1] = sums.padded[w] + from.windows[w].ranks;
-  if (from.rows == 0 || sums.padded[from.count] == 0) return;
-  const auto shared = to.spreads == 0 ? 0u : static_cast<unsigned>(kBlockRows * parts.ranks() * static_cast<int64_t>(sizeof(float)));
-  const auto blocks = static_cast<unsigned>((from.rows + kBlockRows - 1) / kBlockRows);
-  if (dtype == DType::bf16) GPU_LAUNCH(add_row_sums<bf16>, blocks, kThreads, shared, queue.stream(), sums);
-  else GPU_LAUNCH(add_row_sums<f16>, blocks, kThreads, shared, queue.stream(), sums);
+void set_rows(Sums& sums, const SkinnyRows& rows) {
+  sums.rows = rows;
+  for (int w = 0; w < sums.from.count; ++w) sums.padded[w + 1] = sums.padded[w] + sums.from.windows[w].ranks;
+  if (sums.padded[sums.from.count] > 0) sums.row_blocks = blocks_for(sums.from.rows, kBlockRows);
 }
 
-void add_columns(Queue& queue, const PartialSums& from, const PartList& parts, const SkinnyColumns& to) {
-  int64_t count = 0;
-  for (int w = 0; w < from.count; ++w) {
-    const int64_t own = static_cast<int64_t>(from.windows[w].blocks) * from.block_columns * from.windows[w].ranks;
-    count = own > count ? own : count;
+void set_columns(Sums& sums, const SkinnyColumns& columns) {
+  sums.columns = columns;
+  int64_t most = 0;
+  for (int w = 0; w < sums.from.count; ++w) {
+    const int64_t own = static_cast<int64_t>(sums.from.windows[w].blocks) * sums.from.block_columns * sums.from.windows[w].ranks;
+    most = own > most ? own : most;
   }
-  const ColumnSums sums{from, parts, to};
-  const dim3 blocks(blocks_for(count / kFour), static_cast<unsigned>(from.count));
-  if (count > 0 && from.chunks > 0) GPU_LAUNCH(add_column_sums, blocks, kThreads, 0, queue.stream(), sums);
+  if (sums.from.chunks > 0) sums.column_blocks = blocks_for(most, kFour * kThreads);
 }
 
 }  // namespace
@@ -175,9 +173,15 @@ bool lay_out(Queue& queue, PartialSums& sums, bool by_rows, bool by_columns) {
   return true;
 }
 
-void add_up(Queue& queue, DType dtype, const PartialSums& sums, const PartList& parts, const SkinnyRows* rows, const SkinnyColumns* columns) {
-  if (rows != nullptr) add_rows(queue, dtype, sums, parts, *rows);
-  if (columns != nullptr) add_columns(queue, sums, parts, *columns);
+void add_up(Queue& queue, DType dtype, const PartialSums& from, const PartList& parts, const SkinnyRows* rows, const SkinnyColumns* columns) {
+  Sums sums{from, parts, {}, {}, {}, 0, 0};
+  if (rows != nullptr) set_rows(sums, *rows);
+  if (columns != nullptr) set_columns(sums, *columns);
+  const unsigned blocks = sums.row_blocks + sums.column_blocks * static_cast<unsigned>(from.count);
+  if (blocks == 0) return;
+  const auto shared = sums.rows.spreads == 0 ? 0u : static_cast<unsigned>(kBlockRows * parts.ranks() * static_cast<int64_t>(sizeof(float)));
+  if (dtype == DType::bf16) GPU_LAUNCH(add_sums<bf16>, blocks, kThreads, shared, queue.stream(), sums);
+  else GPU_LAUNCH(add_sums<f16>, blocks, kThreads, shared, queue.stream(), sums);
 }
 
 }  // namespace lowrank::cuda
