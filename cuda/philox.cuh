@@ -30,7 +30,7 @@ GPU_FN Dropout current(Dropout drop) {
   return drop;
 }
 
-struct PhiloxWords {
+struct alignas(16) PhiloxWords {
   uint32_t at[4];
 };
 

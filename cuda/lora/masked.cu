@@ -11,7 +11,7 @@ namespace {
 // since it says itself which column of A stands where in a factor: of 16 rows a lane has eight neighbours of two, which are 16 bytes to
 // store and one call of Philox. Factors come from device memory as they are, in f32, and are split into halves in registers: there is no
 // shared memory, and as many warps as can be hide what that takes.
-constexpr int kThreads = 256, kRows = 32, kRowTiles = kRows / 16, kWarpColumns = 32, kOwn = 8, kRanks = 16, kTurns = 4;
+constexpr int kThreads = 256, kRows = 16, kWarpColumns = 32, kOwn = 8, kRanks = 16, kTurns = 8;
 constexpr int64_t kColumns = kThreads / 32 * kWarpColumns, kBlockRows = kRows * kTurns;
 
 // kWhole: v can be read in twos and A in fours.
@@ -100,63 +100,53 @@ GPU_FN RightPairs load_a(const MaskedLowRank& p, int64_t column, int64_t rank0, 
   return pairs;
 }
 
-// [16 rows][mma]: d[0] and d[1] are of the upper row.
-using Sums = float[kRowTiles][4][4];
+// Of each mma: d[0] and d[1] are of the upper row.
+using Sums = float[4][4];
 
 template <class H, bool kWhole>
 GPU_FN void add_ranks(const MaskedLowRank& p, int64_t row, int64_t column, int64_t rank0, int64_t rank_end, Sums& sums) {
   const RightPairs a = load_a<H, kWhole>(p, column, rank0, rank_end);
+  const LeftPairs v = load_v<H, kWhole>(p, row, rank0, rank_end);
   GPU_UNROLL
-  for (int tile = 0; tile < kRowTiles; ++tile) {
-    const LeftPairs v = load_v<H, kWhole>(p, row + tile * 16, rank0, rank_end);
-    GPU_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      ptx::mma_m16n8k16<H>(sums[tile][j], v.low, a.at[j][0].high, a.at[j][1].high);
-      ptx::mma_m16n8k16<H>(sums[tile][j], v.high, a.at[j][0].low, a.at[j][1].low);
-      ptx::mma_m16n8k16<H>(sums[tile][j], v.high, a.at[j][0].high, a.at[j][1].high);
-    }
+  for (int j = 0; j < 4; ++j) {
+    ptx::mma_m16n8k16<H>(sums[j], v.low, a.at[j][0].high, a.at[j][1].high);
+    ptx::mma_m16n8k16<H>(sums[j], v.high, a.at[j][0].low, a.at[j][1].low);
+    ptx::mma_m16n8k16<H>(sums[j], v.high, a.at[j][0].high, a.at[j][1].high);
   }
 }
 
-// Column e of a lane's eight in a row.
-GPU_FN float own_sum(const float (&sums)[4][4], int below, int e) { return sums[e % 4][2 * below + e / 4]; }
+// Column e of a lane's eight in one of its two rows.
+GPU_FN float& own_sum(Sums& sums, int below, int e) { return sums[e % 4][2 * below + e / 4]; }
 
 // total += what stays, with its factor.
-GPU_FN void add_masked(const MaskedLowRank& p, const Dropout& mask, int64_t row, int64_t column, const Sums& sums, Sums& total) {
+GPU_FN void add_masked(const MaskedLowRank& p, const Dropout& mask, int64_t row, int64_t column, Sums& sums, Sums& total) {
   GPU_UNROLL
-  for (int tile = 0; tile < kRowTiles; ++tile) {
+  for (int below = 0; below < 2; ++below) {
+    const PhiloxWords words = philox_of_eight(mask, (row + below * 8) * p.columns + column);
     GPU_UNROLL
-    for (int below = 0; below < 2; ++below) {
-      const PhiloxWords words = philox_of_eight(mask, (row + tile * 16 + below * 8) * p.columns + column);
-      GPU_UNROLL
-      for (int e = 0; e < kOwn; ++e) {
-        float& to = total[tile][e % 4][2 * below + e / 4];
-        if (is_kept(mask, words, e)) to = fmaf(mask.keep, own_sum(sums[tile], below, e), to);
-      }
+    for (int e = 0; e < kOwn; ++e) {
+      if (is_kept(mask, words, e)) own_sum(total, below, e) = fmaf(mask.keep, own_sum(sums, below, e), own_sum(total, below, e));
     }
   }
 }
 
 template <class H>
-GPU_FN void store_rows(const MaskedLowRank& p, int64_t row, int64_t column, const Sums& total) {
+GPU_FN void store_rows(const MaskedLowRank& p, int64_t row, int64_t column, Sums& total) {
   GPU_UNROLL
-  for (int tile = 0; tile < kRowTiles; ++tile) {
+  for (int below = 0; below < 2; ++below) {
+    const int64_t at = row + below * 8;
+    if (at >= p.rows || column >= p.columns) continue;
+    EightHalves eight;
     GPU_UNROLL
-    for (int below = 0; below < 2; ++below) {
-      const int64_t at = row + tile * 16 + below * 8;
-      if (at >= p.rows || column >= p.columns) continue;
-      EightHalves eight;
-      GPU_UNROLL
-      for (int e = 0; e < kOwn; ++e) eight.bits[e] = from_f32<H>(own_sum(total[tile], below, e)).bits;
-      uint16_t* to = static_cast<uint16_t*>(p.to) + at * p.pitch + column;
-      if (column + kOwn <= p.columns && reinterpret_cast<uintptr_t>(to) % sizeof(EightHalves) == 0) {
-        *reinterpret_cast<EightHalves*>(to) = eight;
-        continue;
-      }
-      GPU_UNROLL
-      for (int e = 0; e < kOwn; ++e) {
-        if (column + e < p.columns) to[e] = eight.bits[e];
-      }
+    for (int e = 0; e < kOwn; ++e) eight.bits[e] = from_f32<H>(own_sum(total, below, e)).bits;
+    uint16_t* to = static_cast<uint16_t*>(p.to) + at * p.pitch + column;
+    if (column + kOwn <= p.columns && reinterpret_cast<uintptr_t>(to) % sizeof(EightHalves) == 0) {
+      *reinterpret_cast<EightHalves*>(to) = eight;
+      continue;
+    }
+    GPU_UNROLL
+    for (int e = 0; e < kOwn; ++e) {
+      if (column + e < p.columns) to[e] = eight.bits[e];
     }
   }
 }
