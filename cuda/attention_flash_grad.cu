@@ -29,7 +29,7 @@ struct QueryShape {
 template <int kD>
 struct KeyShape {
   static constexpr int kTiles = kD <= 128 ? 2 : 1, kPairs = 2, kThreads = 2 * 32 * kPairs;
-  static constexpr int kKeys = kPairs * 16 * kTiles, kRows = kD <= 128 ? 32 : 16;
+  static constexpr int kKeys = kPairs * 16 * kTiles, kRows = kD <= 128 ? 32 : 16, kPart = kD <= 64 ? kRows : 16;
   static constexpr int kStage = kTileBytes<kD, 2 * kRows> + kRows * static_cast<int>(sizeof(RowStats));
   static constexpr int kExchange = kKeys * kRows * static_cast<int>(sizeof(float));
   static constexpr int kShared = kTileBytes<kD, 2 * kKeys> + 2 * kStage + kExchange + kKeys * static_cast<int>(sizeof(Sight));
@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(QueryShape<kD>::kThreads, kBlocks<kD>) query_g
 template <class T, int kD>
 __global__ void __launch_bounds__(KeyShape<kD>::kThreads, kBlocks<kD>) key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT TileOrder order) {
   using Shape = KeyShape<kD>;
-  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPairs = Shape::kPairs, kThreads = Shape::kThreads;
+  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPairs = Shape::kPairs, kPart = Shape::kPart, kThreads = Shape::kThreads;
   GPU_SHARED(shared);
   const RowTile<kD> keys{shared}, values{shared + kTileBytes<kD, kKeys>};
   unsigned char* stages = shared + kTileBytes<kD, 2 * kKeys>;
@@ -165,6 +165,7 @@ __global__ void __launch_bounds__(KeyShape<kD>::kThreads, kBlocks<kD>) key_grad_
   const int64_t head = static_cast<int64_t>(g) * view.size;
   fetch_rows<kKeys, kThreads>(keys, EvenRows<T>{view.k + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
   fetch_rows<kKeys, kThreads>(values, EvenRows<T>{view.v + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
+  ptx::cp_async_commit();
   const Sight range = sight_of_keys(view, key, kKeys);
   const auto stage = [&](int which, int part) { return RowTile<kD>{stages + which * Shape::kStage + part * kTileBytes<kD, kRows>}; };
   const auto stats_of_stage = [&](int which) { return reinterpret_cast<RowStats*>(stage(which, 2).base); };
@@ -179,7 +180,10 @@ __global__ void __launch_bounds__(KeyShape<kD>::kThreads, kBlocks<kD>) key_grad_
 
   fetch_stage(0, range.begin);
   find_sights<kKeys, kThreads>(sights, key, view.sequences.tokens - 1, [&](int32_t j) { return sight_of_key(view, j); });
+  ptx::cp_async_wait<1>();
   __syncthreads();
+  LeftFragments<kTiles, kD> held;
+  load_left<kTiles>(held, makes_values ? keys : values, own);
   const WarpSight<16 * kTiles> sight{sights + own};
   const float factor = view.scale * kLog2E;
   Fragments<kTiles, kD> totals;
@@ -189,19 +193,24 @@ __global__ void __launch_bounds__(KeyShape<kD>::kThreads, kBlocks<kD>) key_grad_
     ptx::cp_async_wait<0>();
     __syncthreads();
     if (row + kRows < range.end) fetch_stage(which ^ 1, row + kRows);
-    if (!sight.sees_any(row, kRows)) continue;
-    const RowTile<kD> queries = stage(which, 0), slopes_of_y = stage(which, 1);
-    Fragments<kTiles, kRows> scores;  // or slopes
-    multiply_rows<T>(scores, makes_values ? keys : values, own, makes_values ? queries : slopes_of_y);
-    if (makes_values) {
-      if (!sight.sees_all(row, kRows)) mask(scores, sight, row);
-      give_probabilities(scores, factor, stats_of_stage(which), exchange);
+    GPU_NO_UNROLL
+    for (int part = 0; part < kRows; part += kPart) {
+      if (!sight.sees_any(row + part, kPart)) continue;
+      const RowTile<kD> queries = stage(which, 0).from_row(part), slopes_of_y = stage(which, 1).from_row(part);
+      const RowStats* stats = stats_of_stage(which) + part;
+      float4* given = exchange + part / 8 * kTiles * 32;
+      Fragments<kTiles, kPart> scores;  // or slopes
+      multiply_rows<T>(scores, held, makes_values ? queries : slopes_of_y);
+      if (makes_values) {
+        if (!sight.sees_all(row + part, kPart)) mask(scores, sight, row + part);
+        give_probabilities(scores, factor, stats, given);
+      }
+      ptx::bar_sync(1 + pair, 64);
+      if (!makes_values) take_probabilities(scores, stats, given);
+      LeftFragments<kTiles, kPart> left;
+      as_left<T>(left, scores);
+      add_weighted_rows<T>(totals, left, makes_values ? slopes_of_y : queries);
     }
-    ptx::bar_sync(1 + pair, 64);
-    if (!makes_values) take_probabilities(scores, stats_of_stage(which), exchange);
-    LeftFragments<kTiles, kRows> left;
-    as_left<T>(left, scores);
-    add_weighted_rows<T>(totals, left, makes_values ? slopes_of_y : queries);
   }
   ptx::cp_async_wait<0>();
   __syncthreads();

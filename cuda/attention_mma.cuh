@@ -23,6 +23,8 @@ struct RowTile {
     GPU_FN ptx::SharedAt at(int rows, int pieces) const { return from[pieces % kSpread / 2] + (rows * kPieces + pieces / kSpread * kSpread) * 16; }
   };
   static GPU_FN int permuted(int row, int piece) { return (piece ^ (row / (8 / kSpread) % kSpread)) * 16; }
+  // From a row that is a multiple of 8.
+  GPU_FN RowTile from_row(int row) const { return {base + row * kPieces * 16}; }
   GPU_FN unsigned char* at(int row, int piece) const { return base + row * kPieces * 16 + permuted(row, piece); }
   GPU_FN Lane lane(int row, int piece) const {
     Lane lane;
@@ -137,6 +139,38 @@ GPU_FN void multiply_rows(float (&sums)[kTiles][kColumns][4], const RowTile<kD>&
       for (int t = 0; t < kTiles; ++t) {
         ptx::mma_m16n8k16<T>(sums[t][n], left[t], right[0], right[1]);
         ptx::mma_m16n8k16<T>(sums[t][n + 1], left[t], right[2], right[3]);
+      }
+    }
+  }
+}
+
+// The warp's rows of a, from a_row, as left factors that stay in registers.
+template <int kTiles, int kD>
+GPU_FN void load_left(LeftFragments<kTiles, kD>& left, const RowTile<kD>& a, int a_row) {
+  const auto from = a.lane(a_row + static_cast<int>(lane_id()) % 16, static_cast<int>(lane_id()) / 16);
+  GPU_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    GPU_UNROLL
+    for (int k = 0; k < kD / 16; ++k) ptx::ldmatrix_x4(left[t][k], from.at(t * 16, k * 2));
+  }
+}
+
+// sums = left (all rows of b)^T.
+template <class T, int kTiles, int kColumns, int kSteps, int kD>
+GPU_FN void multiply_rows(float (&sums)[kTiles][kColumns][4], const uint32_t (&left)[kTiles][kSteps][4], const RowTile<kD>& b) {
+  const int lane = static_cast<int>(lane_id());
+  const auto on_right = b.lane(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+  clear(sums);
+  GPU_UNROLL
+  for (int k = 0; k < kD / 16; ++k) {
+    GPU_UNROLL
+    for (int n = 0; n < kColumns; n += 2) {
+      uint32_t right[4];
+      ptx::ldmatrix_x4(right, on_right.at(n * 8, k * 2));
+      GPU_UNROLL
+      for (int t = 0; t < kTiles; ++t) {
+        ptx::mma_m16n8k16<T>(sums[t][n], left[t][k], right[0], right[1]);
+        ptx::mma_m16n8k16<T>(sums[t][n + 1], left[t][k], right[2], right[3]);
       }
     }
   }
