@@ -24,7 +24,10 @@ template <int kD>
 constexpr int kBlocks = kD <= 64 ? 3 : 2;
 
 template <int kTiles, int kD>
-constexpr int kShared = kTileBytes<kD, kRows<kTiles> + 2 * kKeys> + kRows<kTiles> * static_cast<int>(sizeof(Sight));
+constexpr int kShared = kTileBytes<kD, kRows<kTiles> + 2 * kKeys> + kRows<kTiles> * static_cast<int>(sizeof(Sight)) + static_cast<int>(sizeof(Place));
+
+template <class T, int kD>
+using QueryRows = GroupedRows<T, kFetchStep<kThreads, kD>>;
 
 // Of the rows that a thread holds a part of; rows 8 apart.
 template <int kTiles>
@@ -121,18 +124,19 @@ GPU_FN void store_result(const Attend<T>& p, const Softmax<kTiles>& state, const
 
 // Block (kv head, tile of rows; run).
 template <class T, int kTiles, int kD>
-__global__ void __launch_bounds__(kThreads, kBlocks<kD>) attend_flash(GPU_ARGUMENT Attend<T> p, GPU_ARGUMENT TileOrder order) {
+__global__ void __launch_bounds__(kThreads, kBlocks<kD>) attend_flash(GPU_ARGUMENT Attend<T> p, GPU_ARGUMENT QueryRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
   GPU_SHARED(shared);
   const RowTile<kD> queries{shared}, keys{queries.base + kTileBytes<kD, kRows<kTiles>>}, values{keys.base + kTileBytes<kD, kKeys>};
   auto* sights = reinterpret_cast<Sight*>(values.base + kTileBytes<kD, kKeys>);
+  auto* place = reinterpret_cast<Place*>(sights + kRows<kTiles>);
   const AttentionView<T>& view = p.view;
   check_offsets(view.sequences);
-  const auto run = static_cast<int32_t>(blockIdx.y);
-  const int32_t g = order.kv_head(), row = order.tile<TilesOf::rows>() * kRows<kTiles>, own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
-  fetch_rows<kRows<kTiles>, kThreads>(queries, grouped_rows(view, view.q, view.q_pitch, g), row, view.rows(), view.size);
-  const Sight range = p.keys_of_run(sight_of_rows(view, row, kRows<kTiles>), run);
+  order.find<TilesOf::rows>(place, kRows<kTiles>);
+  const int32_t own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
+  fetch_rows<kRows<kTiles>, kThreads>(queries, rows.of(place->g), place->first, view.rows(), view.size);
+  const Sight range = p.keys_of_run(sight_of_rows(view, place->first, kRows<kTiles>), static_cast<int32_t>(blockIdx.y));
   const auto fetch = [&](const RowTile<kD>& tile, const T* base, int32_t key) {
-    fetch_rows<kKeys, kThreads>(tile, EvenRows<T>{base + static_cast<int64_t>(g) * view.size, view.kv_pitch}, key, range.end, view.size);
+    fetch_rows<kKeys, kThreads>(tile, EvenRows<T>{base + static_cast<int64_t>(place->g) * view.size, view.kv_pitch}, key, range.end, view.size);
     ptx::cp_async_commit();
   };
 
@@ -141,13 +145,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kD>) attend_flash(GPU_ARGUME
   Softmax<kTiles> state;
   GPU_UNROLL
   for (int i = 0; i < 2 * kTiles; ++i) state.maximum[i / 2][i % 2] = kLowest, state.sum[i / 2][i % 2] = 0;
-  find_sights<kRows<kTiles>, kThreads>(sights, row, view.rows() - 1, [&](int32_t m) {
+  find_sights<kRows<kTiles>, kThreads>(sights, place->first, view.rows() - 1, [&](int32_t m) {
     const Sight whole = sight_of_row(view, m);
     return Sight{whole.begin, whole.end < range.end ? whole.end : range.end};
   });
   __syncthreads();
   const WarpSight<16 * kTiles> sight{sights + own};
-  const float factor = view.scale * kLog2E;
   Fragments<kTiles, kD> totals;
   clear(totals);
   for (int32_t key = range.begin; key < range.end; key += kKeys) {
@@ -175,15 +178,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kD>) attend_flash(GPU_ARGUME
     GPU_UNROLL
     for (int h = 0; h < 2; ++h) state.sum[t][h] = sum_of_quad(state.sum[t][h]);
   }
-  if (p.parts.runs > 1) store_parts(p, state, totals, row + own, g, run);
-  else store_result(p, state, totals, queries, row, g);
+  if (p.parts.runs > 1) store_parts(p, state, totals, place->first + own, place->g, static_cast<int32_t>(blockIdx.y));
+  else store_result(p, state, totals, queries, place->first, place->g);
 }
 
 template <int kTiles, int kD, class T>
 void launch_flash(Queue& queue, const Attend<T>& p) {
   const TileOrder order = longest_first(queue, p.view, TilesOf::rows, kRows<kTiles>, p.heads / p.view.group);
+  const QueryRows<T, kD> rows(p.view, p.view.q, p.view.q_pitch);
   allow_shared(attend_flash<T, kTiles, kD>, kShared<kTiles, kD>);
-  GPU_LAUNCH((attend_flash<T, kTiles, kD>), dim3(order.blocks(), static_cast<unsigned>(p.parts.runs)), kThreads, (kShared<kTiles, kD>), queue.stream(), p, order);
+  GPU_LAUNCH((attend_flash<T, kTiles, kD>), dim3(order.blocks(), static_cast<unsigned>(p.parts.runs)), kThreads, (kShared<kTiles, kD>), queue.stream(), p, rows, order, p.view.scale * kLog2E);
 }
 
 }  // namespace

@@ -15,24 +15,32 @@ namespace lowrank::cuda {
 
 namespace {
 
+constexpr int kWarps = 4, kThreads = 32 * kWarps;
+
 // Blocks of a multiprocessor, which their registers must fit.
 template <int kD>
 constexpr int kBlocks = kD <= 64 ? 3 : 2;
 
 template <int kD>
 struct QueryShape {
-  static constexpr int kTiles = kD <= 128 ? 2 : 1, kWarps = 4, kThreads = 32 * kWarps;
+  static constexpr int kTiles = kD <= 128 ? 2 : 1;
   static constexpr int kRows = kWarps * 16 * kTiles, kKeys = kD <= 128 ? 32 : 16;
-  static constexpr int kShared = kTileBytes<kD, 2 * kRows + 4 * kKeys> + kRows * static_cast<int>(sizeof(Sight) + sizeof(RowStats));
+  static constexpr int kShared = kTileBytes<kD, 2 * kRows + 4 * kKeys> + kRows * static_cast<int>(sizeof(Sight) + sizeof(RowStats)) + static_cast<int>(sizeof(Place));
 };
 
 template <int kD>
 struct KeyShape {
-  static constexpr int kTiles = kD <= 128 ? 2 : 1, kPairs = 2, kThreads = 2 * 32 * kPairs;
+  static constexpr int kTiles = kD <= 128 ? 2 : 1, kPairs = kWarps / 2;
   static constexpr int kKeys = kPairs * 16 * kTiles, kRows = kD <= 128 ? 32 : 16, kPart = kD <= 64 ? kRows : 16;
   static constexpr int kStage = kTileBytes<kD, 2 * kRows> + kRows * static_cast<int>(sizeof(RowStats));
   static constexpr int kExchange = kKeys * kRows * static_cast<int>(sizeof(float));
-  static constexpr int kShared = kTileBytes<kD, 2 * kKeys> + 2 * kStage + kExchange + kKeys * static_cast<int>(sizeof(Sight));
+  static constexpr int kShared = kTileBytes<kD, 2 * kKeys> + 2 * kStage + kExchange + kKeys * static_cast<int>(sizeof(Sight)) + 2 * static_cast<int>(sizeof(Place));
+};
+
+// What both passes fetch, with as many threads.
+template <class T, int kD>
+struct GradRows {
+  GroupedRows<T, kFetchStep<kThreads, kD>> q, dy;
 };
 
 // Scores become p; times `factor` they are in units of ln 2. -inf becomes 0.
@@ -96,33 +104,37 @@ GPU_FN void fill(float (&factors)[kTiles][2], float factor) {
 
 // Block (kv head, tile of rows): dq.
 template <class T, int kD>
-__global__ void __launch_bounds__(QueryShape<kD>::kThreads, kBlocks<kD>) query_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT TileOrder order) {
+__global__ void __launch_bounds__(kThreads, kBlocks<kD>) query_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
   using Shape = QueryShape<kD>;
-  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kThreads = Shape::kThreads;
+  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys;
   GPU_SHARED(shared);
   const RowTile<kD> queries{shared}, slopes_of_y{shared + kTileBytes<kD, kRows>};
   unsigned char* stages = shared + kTileBytes<kD, 2 * kRows>;
   auto* sights = reinterpret_cast<Sight*>(stages + kTileBytes<kD, 4 * kKeys>);
   auto* stats = reinterpret_cast<RowStats*>(sights + kRows);
+  auto* place = reinterpret_cast<Place*>(stats + kRows);
   const AttentionView<T>& view = p.view;
-  const int32_t g = order.kv_head(), row = order.tile<TilesOf::rows>() * kRows, own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
-  fetch_rows<kRows, kThreads>(queries, grouped_rows(view, view.q, view.q_pitch, g), row, view.rows(), view.size);
-  fetch_rows<kRows, kThreads>(slopes_of_y, grouped_rows(view, p.dy, p.dy_pitch, g), row, view.rows(), view.size);
-  const Sight range = sight_of_rows(view, row, kRows);
+  order.find<TilesOf::rows>(place, kRows);
+  const int32_t own = static_cast<int32_t>(warp_id()) * 16 * kTiles;
+  fetch_rows<kRows, kThreads>(queries, rows.q.of(place->g), place->first, view.rows(), view.size);
+  fetch_rows<kRows, kThreads>(slopes_of_y, rows.dy.of(place->g), place->first, view.rows(), view.size);
+  const Sight range = sight_of_rows(view, place->first, kRows);
   const auto stage = [&](int which, int part) { return RowTile<kD>{stages + (2 * which + part) * kTileBytes<kD, kKeys>}; };
   const auto fetch_stage = [&](int which, int32_t key) {
-    const int64_t head = static_cast<int64_t>(g) * view.size;
+    const int64_t head = static_cast<int64_t>(place->g) * view.size;
     fetch_rows<kKeys, kThreads>(stage(which, 0), EvenRows<T>{view.k + head, view.kv_pitch}, key, range.end, view.size);
     fetch_rows<kKeys, kThreads>(stage(which, 1), EvenRows<T>{view.v + head, view.kv_pitch}, key, range.end, view.size);
     ptx::cp_async_commit();
   };
 
   fetch_stage(0, range.begin);
-  find_sights<kRows, kThreads>(sights, row, view.rows() - 1, [&](int32_t m) { return sight_of_row(view, m); });
-  for (auto i = static_cast<int32_t>(threadIdx.x); i < kRows; i += kThreads) stats[i] = row + i < view.rows() ? p.stats_of(g)[row + i] : RowStats{0, 0};
+  find_sights<kRows, kThreads>(sights, place->first, view.rows() - 1, [&](int32_t m) { return sight_of_row(view, m); });
+  for (auto i = static_cast<int32_t>(threadIdx.x); i < kRows; i += kThreads) {
+    const int32_t m = place->first + i;
+    stats[i] = m < view.rows() ? p.stats_of(place->g)[m] : RowStats{0, 0};
+  }
   __syncthreads();
   const WarpSight<16 * kTiles> sight{sights + own};
-  const float factor = view.scale * kLog2E;
   Fragments<kTiles, kD> totals;
   clear(totals);
   int which = 0;
@@ -145,24 +157,31 @@ __global__ void __launch_bounds__(QueryShape<kD>::kThreads, kBlocks<kD>) query_g
   __syncthreads();
   float factors[kTiles][2];
   fill(factors, view.scale);
-  store_rows<T>(queries, own, totals, factors, view.size, [&](int i) { return view.row_of(p.dq, p.dqkv_pitch, row + i, g); });
+  store_rows<T>(queries, own, totals, factors, view.size, [&](int i) { return view.row_of(p.dq, p.dqkv_pitch, place->first + i, place->g); });
+}
+
+// By value: of two tiles by reference the compiler keeps both in local memory.
+template <int kD>
+GPU_FN RowTile<kD> either(bool one, const RowTile<kD>& a, const RowTile<kD>& b) {
+  return {one ? a.base : b.base};
 }
 
 // Block (kv head, tile of keys): dk and dv. The rows that see the keys come by. Two warps share keys: one makes p and dv, the other ds and dk.
 template <class T, int kD>
-__global__ void __launch_bounds__(KeyShape<kD>::kThreads, kBlocks<kD>) key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT TileOrder order) {
+__global__ void __launch_bounds__(kThreads, kBlocks<kD>) key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
   using Shape = KeyShape<kD>;
-  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPairs = Shape::kPairs, kPart = Shape::kPart, kThreads = Shape::kThreads;
+  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPairs = Shape::kPairs, kPart = Shape::kPart;
   GPU_SHARED(shared);
   const RowTile<kD> keys{shared}, values{shared + kTileBytes<kD, kKeys>};
   unsigned char* stages = shared + kTileBytes<kD, 2 * kKeys>;
-  const AttentionView<T>& view = p.view;
-  const int pair = static_cast<int>(warp_id()) % kPairs;
-  const bool makes_values = warp_id() < kPairs;
   auto* sights = reinterpret_cast<Sight*>(stages + 2 * Shape::kStage);
-  auto* exchange = reinterpret_cast<float4*>(sights + kKeys) + pair * (Shape::kExchange / kPairs / static_cast<int>(sizeof(float4)));
-  const int32_t g = order.kv_head(), key = order.tile<TilesOf::keys>() * kKeys, own = pair * 16 * kTiles;
-  const int64_t head = static_cast<int64_t>(g) * view.size;
+  auto* place = reinterpret_cast<Place*>(sights + kKeys);
+  auto* exchange = reinterpret_cast<float4*>(place + 2);  // aligned
+  const AttentionView<T>& view = p.view;
+  order.find<TilesOf::keys>(place, kKeys);
+  const bool makes_values = warp_id() < kPairs;
+  const int32_t key = place->first, own = static_cast<int32_t>(warp_id()) % kPairs * 16 * kTiles;
+  const int64_t head = static_cast<int64_t>(place->g) * view.size;
   fetch_rows<kKeys, kThreads>(keys, EvenRows<T>{view.k + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
   fetch_rows<kKeys, kThreads>(values, EvenRows<T>{view.v + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
   ptx::cp_async_commit();
@@ -171,10 +190,10 @@ __global__ void __launch_bounds__(KeyShape<kD>::kThreads, kBlocks<kD>) key_grad_
   const auto stats_of_stage = [&](int which) { return reinterpret_cast<RowStats*>(stage(which, 2).base); };
   const auto fetch_stage = [&](int which, int32_t row) {
     const int i = static_cast<int>(threadIdx.x) * 2;
-    if (i < kRows) ptx::cp_async16(stats_of_stage(which) + i, p.stats_of(g) + row + i, true);
+    if (i < kRows) ptx::cp_async16(stats_of_stage(which) + i, p.stats_of(place->g) + row + i, true);
     __syncwarp();  // ldmatrix and mma want the warp together
-    fetch_rows<kRows, kThreads>(stage(which, 0), grouped_rows(view, view.q, view.q_pitch, g), row, view.rows(), view.size);
-    fetch_rows<kRows, kThreads>(stage(which, 1), grouped_rows(view, p.dy, p.dy_pitch, g), row, view.rows(), view.size);
+    fetch_rows<kRows, kThreads>(stage(which, 0), rows.q.of(place->g), row, view.rows(), view.size);
+    fetch_rows<kRows, kThreads>(stage(which, 1), rows.dy.of(place->g), row, view.rows(), view.size);
     ptx::cp_async_commit();
   };
 
@@ -183,24 +202,24 @@ __global__ void __launch_bounds__(KeyShape<kD>::kThreads, kBlocks<kD>) key_grad_
   ptx::cp_async_wait<1>();
   __syncthreads();
   LeftFragments<kTiles, kD> held;
-  load_left<kTiles>(held, makes_values ? keys : values, own);
-  const WarpSight<16 * kTiles> sight{sights + own};
-  const float factor = view.scale * kLog2E;
+  load_left<kTiles>(held, either(makes_values, keys, values), own);
   Fragments<kTiles, kD> totals;
   clear(totals);
   int which = 0;
-  for (int32_t row = range.begin; row < range.end; row += kRows, which ^= 1) {
+  for (int32_t row = range.begin; row < sights[kKeys - 1].end; row += kRows, which ^= 1) {
     ptx::cp_async_wait<0>();
     __syncthreads();
-    if (row + kRows < range.end) fetch_stage(which ^ 1, row + kRows);
+    if (row + kRows < sights[kKeys - 1].end) fetch_stage(which ^ 1, row + kRows);
     GPU_NO_UNROLL
     for (int part = 0; part < kRows; part += kPart) {
+      const int pair = ptx::made_here(static_cast<int>(warp_id())) % kPairs;
+      const WarpSight<16 * kTiles> sight{sights + pair * 16 * kTiles};
       if (!sight.sees_any(row + part, kPart)) continue;
       const RowTile<kD> queries = stage(which, 0).from_row(part), slopes_of_y = stage(which, 1).from_row(part);
       const RowStats* stats = stats_of_stage(which) + part;
-      float4* given = exchange + part / 8 * kTiles * 32;
+      float4* given = exchange + (pair * kRows + part) / 8 * kTiles * 32;
       Fragments<kTiles, kPart> scores;  // or slopes
-      multiply_rows<T>(scores, held, makes_values ? queries : slopes_of_y);
+      multiply_rows<T>(scores, held, either(makes_values, queries, slopes_of_y));
       if (makes_values) {
         if (!sight.sees_all(row + part, kPart)) mask(scores, sight, row + part);
         give_probabilities(scores, factor, stats, given);
@@ -209,32 +228,37 @@ __global__ void __launch_bounds__(KeyShape<kD>::kThreads, kBlocks<kD>) key_grad_
       if (!makes_values) take_probabilities(scores, stats, given);
       LeftFragments<kTiles, kPart> left;
       as_left<T>(left, scores);
-      add_weighted_rows<T>(totals, left, makes_values ? slopes_of_y : queries);
+      add_weighted_rows<T>(totals, left, either(makes_values, slopes_of_y, queries));
     }
   }
   ptx::cp_async_wait<0>();
   __syncthreads();
   float factors[kTiles][2];
   fill(factors, makes_values ? 1.0f : view.scale);
-  T* to = (makes_values ? p.dv : p.dk) + head;
-  store_rows<T>(makes_values ? values : keys, own, totals, factors, view.size,
-                [&](int i) { return key + i < view.sequences.tokens ? to + (key + i) * p.dqkv_pitch : nullptr; });
+  T* to = p.dk + (makes_values ? p.dv - p.dk : 0) + static_cast<int64_t>(place->g) * view.size;
+  store_rows<T>(either(makes_values, values, keys), own, totals, factors, view.size,
+                [&](int i) {
+    const int32_t j = place->first + i;
+    return j < view.sequences.tokens ? to + j * p.dqkv_pitch : nullptr;
+  });
 }
 
 template <int kD, class T>
 void launch_query_grad(Queue& queue, const AttendGrad<T>& p) {
   using Shape = QueryShape<kD>;
   const TileOrder order = longest_first(queue, p.view, TilesOf::rows, Shape::kRows, p.heads / p.view.group);
+  const GradRows<T, kD> rows{{p.view, p.view.q, p.view.q_pitch}, {p.view, p.dy, p.dy_pitch}};
   allow_shared(query_grad_flash<T, kD>, Shape::kShared);
-  GPU_LAUNCH((query_grad_flash<T, kD>), order.blocks(), Shape::kThreads, Shape::kShared, queue.stream(), p, order);
+  GPU_LAUNCH((query_grad_flash<T, kD>), order.blocks(), kThreads, Shape::kShared, queue.stream(), p, rows, order, p.view.scale * kLog2E);
 }
 
 template <int kD, class T>
 void launch_key_grad(Queue& queue, const AttendGrad<T>& p) {
   using Shape = KeyShape<kD>;
   const TileOrder order = longest_first(queue, p.view, TilesOf::keys, Shape::kKeys, p.heads / p.view.group);
+  const GradRows<T, kD> rows{{p.view, p.view.q, p.view.q_pitch}, {p.view, p.dy, p.dy_pitch}};
   allow_shared(key_grad_flash<T, kD>, Shape::kShared);
-  GPU_LAUNCH((key_grad_flash<T, kD>), order.blocks(), Shape::kThreads, Shape::kShared, queue.stream(), p, order);
+  GPU_LAUNCH((key_grad_flash<T, kD>), order.blocks(), kThreads, Shape::kShared, queue.stream(), p, rows, order, p.view.scale * kLog2E);
 }
 
 }  // namespace

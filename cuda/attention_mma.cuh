@@ -37,61 +37,74 @@ struct RowTile {
 template <int kD, int kRows>
 constexpr int kTileBytes = kRows * kD * 2;
 
+// From row to row that a thread fetches: pieces are permuted alike every eighth row, so a multiple of 8 where there are threads enough.
+template <int kThreads, int kD>
+constexpr int kFetchStep = kThreads * 8 / kD < 8 ? kThreads * 8 / kD : kThreads * 8 / kD / 8 * 8;
+
 // Rows one behind the other, `pitch` elements apart.
 template <class T>
 struct EvenRows {
   const T* base;
   int64_t pitch;
 
-  // A row, and from there on each that lies a fixed number of rows behind.
+  // A row, and from there on each that lies kStep rows behind.
   struct Walk {
     const T* at;
     int64_t step;
     GPU_FN void next() { at += step; }
   };
-  GPU_FN Walk walk(int32_t row, int32_t step) const { return {base + row * pitch, step * pitch}; }
+  template <int kStep>
+  GPU_FN Walk walk(int32_t row) const { return {base + row * pitch, kStep * pitch}; }
 };
 
-// Rows of a kv head's queries, or of what lies as they do: from one to the next head of the group, then on to the next token.
-template <class T>
+// Rows of a kv head's queries, or of what lies as they do: from one to the next head of the group, then on to the next token. An argument of
+// the kernel: what a step means is made at the launch, and no register holds it.
+template <class T, int kStep>
 struct GroupedRows {
   const T* base;  // of the first token and head
   int64_t pitch;  // from token to token
   int32_t size, group;
   Divisor by_group;
+  int32_t heads;       // of a step, beside whole tokens
+  int64_t step, wrap;  // elements; what is added where the group ends
+
+  GroupedRows(const AttentionView<T>& view, const T* data, int64_t row_pitch)
+      : base(data), pitch(row_pitch), size(view.size), group(view.group), by_group(view.by_group), heads(kStep % view.group),
+        step(kStep / view.group * row_pitch + kStep % view.group * view.size), wrap(row_pitch - static_cast<int64_t>(view.group) * view.size) {}
 
   struct Walk {
+    const GroupedRows& rows;
     const T* at;
-    int32_t head, group;
-    int32_t heads;  // of a step, beside whole tokens
-    int64_t step, wrap;
+    int32_t head;
     GPU_FN void next() {
-      head += heads, at += step;
-      if (head >= group) head -= group, at += wrap;
+      head += rows.heads, at += rows.step;
+      if (head >= rows.group) head -= rows.group, at += rows.wrap;
     }
   };
-  GPU_FN Walk walk(int32_t row, int32_t step) const {
-    const int32_t token = by_group.quotient(row), head = row - token * group, tokens = by_group.quotient(step), heads = step - tokens * group;
-    return {base + token * pitch + head * size, head, group, heads, tokens * pitch + heads * size, pitch - group * size};
-  }
+  struct OfHead {
+    const GroupedRows& rows;
+    int32_t g;
+    template <int kWalk>
+    GPU_FN Walk walk(int32_t row) const {
+      static_assert(kWalk == kStep);
+      const int32_t token = rows.by_group.quotient(row), head = row - token * rows.group;
+      return {rows, rows.base + token * rows.pitch + (static_cast<int64_t>(g) * rows.group + head) * rows.size, head};
+    }
+  };
+  GPU_FN OfHead of(int32_t g) const { return {*this, g}; }
 };
-
-template <class T, class U>
-GPU_FN GroupedRows<U> grouped_rows(const AttentionView<T>& view, const U* base, int64_t pitch, int32_t g) {
-  return {base + static_cast<int64_t>(g) * view.group * view.size, pitch, view.size, view.group, view.by_group};
-}
 
 // Rows [row, row + kRows) into a tile; those from `end` on are zeros, as are numbers behind `size`. Not awaited. Every thread takes as many
 // rows as any other, kStep apart: their places in the tile differ by what is known here, so that an address is a number in the instruction.
 template <int kRows, int kThreads, int kD, class Rows>
 GPU_FN void fetch_rows(const RowTile<kD>& tile, const Rows& rows, int32_t row, int32_t end, int size) {
-  constexpr int kPieces = RowTile<kD>::kPieces, kFit = kThreads / kPieces, kStep = kFit < 8 ? kFit : kFit / 8 * 8;
-  constexpr int kPlaces = kStep < 8 ? 8 / kStep : 1;  // pieces are permuted alike every eighth row
+  constexpr int kPieces = RowTile<kD>::kPieces, kStep = kFetchStep<kThreads, kD>;
+  constexpr int kPlaces = kStep < 8 ? 8 / kStep : 1;
   static_assert(kRows % kStep == 0 && kStep * kPieces % 32 == 0 && 8 % (8 / kPlaces) == 0);
   const int thread = ptx::made_here(static_cast<int>(threadIdx.x)), piece = thread % kPieces, own = thread / kPieces;
   if (own >= kStep) return;  // whole warps
   const int32_t count = piece * 8 < size ? end - row - own : 0;
-  auto walk = rows.walk(row + own, kStep);
+  auto walk = rows.template walk<kStep>(row + own);
   ptx::SharedAt to[kPlaces];
   GPU_UNROLL
   for (int i = 0; i < kPlaces; ++i) to[i] = ptx::shared_at(tile.at(own + i * kStep, piece));
