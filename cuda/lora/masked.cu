@@ -1,6 +1,6 @@
 #include "masked.h"
 
-#include "../half.cuh"
+#include "../pack.cuh"
 #include "../ptx.cuh"
 
 namespace lowrank::cuda {
@@ -31,10 +31,6 @@ GPU_FN Pair split(float x, float y) {
   const float x_high = to_f32(H{static_cast<uint16_t>(high)}), y_high = to_f32(H{static_cast<uint16_t>(high >> 16)});
   return {high, ptx::pack_halves<H>(x - x_high, y - y_high)};
 }
-
-struct alignas(16) EightHalves {
-  uint16_t bits[kOwn];
-};
 
 // Of a tile of 16 ranks, lane l has those at 2 (l % 4), 2 (l % 4) + 1 and eight further on.
 GPU_FN int64_t own_rank(int which) { return lane_id() % 4 * 2 + which % 2 + which / 2 * 8; }
@@ -136,17 +132,17 @@ GPU_FN void store_rows(const MaskedLowRank& p, int64_t row, int64_t column, Sums
   for (int below = 0; below < 2; ++below) {
     const int64_t at = row + below * 8;
     if (at >= p.rows || column >= p.columns) continue;
-    EightHalves eight;
+    Floats<kOwn> own;
     GPU_UNROLL
-    for (int e = 0; e < kOwn; ++e) eight.bits[e] = from_f32<H>(own_sum(total, below, e)).bits;
-    uint16_t* to = static_cast<uint16_t*>(p.to) + at * p.pitch + column;
-    if (column + kOwn <= p.columns && reinterpret_cast<uintptr_t>(to) % sizeof(EightHalves) == 0) {
-      *reinterpret_cast<EightHalves*>(to) = eight;
+    for (int e = 0; e < kOwn; ++e) own.at[e] = own_sum(total, below, e);
+    H* to = static_cast<H*>(p.to) + at * p.pitch + column;
+    if (column + kOwn <= p.columns && reinterpret_cast<uintptr_t>(to) % sizeof(Pack<H, kOwn>) == 0) {
+      store<kOwn>(to, own);
       continue;
     }
     GPU_UNROLL
     for (int e = 0; e < kOwn; ++e) {
-      if (column + e < p.columns) to[e] = eight.bits[e];
+      if (column + e < p.columns) to[e] = from_f32<H>(own.at[e]);
     }
   }
 }

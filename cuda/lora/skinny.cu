@@ -210,7 +210,7 @@ template <class H, int kRanks>
 void run(Queue& queue, const Skinny& product, const Launch& launch, const SkinnyRows* rows, const SkinnyColumns* columns) {
   if constexpr (kRanks < 64) {
     if (rows != nullptr && columns != nullptr) return run<H, kRanks, true, true>(queue, product, launch, rows, columns);
-  } else if (columns != nullptr) {  // both at once don't fit: two passes of twice the speed
+  } else if (columns != nullptr) {  // both at once leave no room for two blocks: a pass each
     if (rows != nullptr) run<H, kRanks, true, false>(queue, product, launch, rows, nullptr);
     rows = nullptr;
   }

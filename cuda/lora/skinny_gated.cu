@@ -195,7 +195,11 @@ __global__ void __launch_bounds__(kThreads, Backward<kRanks>::kBlocks) skinny_sw
       __syncthreads();  // all are done with the stage that is filled next, and with the rows of the talls before
       if (at == 0) {
         GPU_UNROLL
-        for (int w = 0; w < 2; ++w) bring_tall<H, kRanks, S::kRows>(p.factors, talls + w * S::kTall, TallPiece<kRanks>::template own<H>(p.factors, p.sums.windows[w], row0 + down * S::kRows), p.sums.windows[w].ranks, at_most(g.rows - row0 - down * S::kRows, kEnough));
+        for (int w = 0; w < 2; ++w) {
+          const Window& part = p.sums.windows[w];
+          const int64_t row = row0 + down * S::kRows;
+          bring_tall<H, kRanks, S::kRows>(p.factors, talls + w * S::kTall, TallPiece<kRanks>::template own<H>(p.factors, part, row), part.ranks, at_most(g.rows - row, kEnough));
+        }
         ptx::cp_async_commit();
       }
       bring();

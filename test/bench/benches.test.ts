@@ -24,7 +24,7 @@ describe('a bench', () => {
   const cases: readonly { readonly name: string; readonly bench: Bench; readonly options: Partial<BenchOptions>; readonly columns: readonly string[]; readonly rows: number }[] = [
     { name: 'lora-linear', bench: loraLinear, options: { shape: '17x24x40x4' }, columns: ['frozen ms', 'p=0 / frozen', 'p=0.1 / frozen', 'FLOP floor'], rows: 1 },
     { name: 'lora-linear in f16', bench: loraLinear, options: { shape: '3x8x8x2', dtype: 'f16' }, columns: ['GFLOP/s'], rows: 1 },
-    { name: 'skinny', bench: skinny, options: { shape: '17x24x4' }, columns: ['product', 'GB/s', 'of copy rate'], rows: 3 },
+    { name: 'skinny', bench: skinny, options: { shape: '17x24x4' }, columns: ['product', 'GB/s', 'of copy rate'], rows: 6 },
     { name: 'block', bench: block, options: { shape: 'micro' }, columns: ['who', 'ms', 'over ours, frozen'], rows: 6 },
     { name: 'optimizer', bench: optimizer, options: { shape: '1000' }, columns: ['ms', 'GB/s'], rows: 2 },
   ];
