@@ -28,7 +28,7 @@ struct AttendGrad {
   GPU_FN const RowStats* stats_of(int32_t g) const { return stats + g * stats_pitch; }
 };
 
-// dq, dk and dv in 16 bits, where rows can be read in pieces of 16 bytes. False: they can't.
+// dq, dk and dv in 16 bits, where rows can be read in pieces of 16 bytes and scale is positive. False: not so.
 template <class T>
 bool attend_grad_on_tensor_cores(Queue& queue, const AttendGrad<T>& p);
 

@@ -54,7 +54,8 @@ bool take_parts(Queue& queue, const Runs& runs, int64_t rows, int64_t size, Atte
 
 void attention_cache(const AttentionCache& op, Queue& queue) {
   const int64_t tokens = op.qkv.rows(), heads = op.heads.query, kv_heads = op.heads.key_value, size = op.heads.size(op.qkv), end = op.start + tokens;
-  const int64_t group = heads / kv_heads, row = kv_heads * size, pitch = op.qkv.pitch, cache_pitch = op.k_cache.pitch;
+  const auto group = static_cast<int32_t>(heads / kv_heads);
+  const int64_t row = kv_heads * size, pitch = op.qkv.pitch, cache_pitch = op.k_cache.pitch;
   if (tokens == 0) return;
   with_activation(op.qkv.dtype, [&](auto stored) {
     using T = typename decltype(stored)::Type;
@@ -68,7 +69,7 @@ void attention_cache(const AttentionCache& op, Queue& queue) {
     AttentionParts parts;
     if (!take_parts(queue, runs_of(tokens * group, end - first), tokens * heads, size, parts)) return;
     const AttentionView<T> view{op.qkv.as<T>(), k_cache, v_cache, pitch, cache_pitch, static_cast<int32_t>(tokens), static_cast<int32_t>(op.start),
-                                static_cast<int32_t>(group), static_cast<int32_t>(size), Divisor{static_cast<int32_t>(group)}, window, op.scale, {nullptr, 0, static_cast<int32_t>(end), nullptr}};
+                                group, static_cast<int32_t>(size), Divisor{group}, window, op.scale, {nullptr, 0, static_cast<int32_t>(end), nullptr}};
     attend<T>(queue, {view, op.y.as<T>(), op.y.pitch, nullptr, static_cast<int32_t>(heads), parts});
   });
 }

@@ -4,8 +4,8 @@
 //
 // Shapes. 32 rows a warp (kTiles 2): each 256-byte fragment of keys or values that is read from shared memory serves two mma, else shared
 // memory (128 bytes a clock) and not the tensor cores would be the limit on sm_80 and sm_90. Accumulators then take kD registers a
-// thread, and the scores 64: up to kD = 128. At 128 a block has 64 KiB, so sm_80 and sm_90 hold two and more, sm_86 and sm_89 one; at 256
-// (16 rows a warp) it has 96 KiB of their 99.
+// thread, and the scores 64: up to kD = 128. At 128 a block has 65 KiB, so sm_80 and sm_90 hold two, sm_86 and sm_89 one; at 256
+// (16 rows a warp) it has 97 KiB of their 99. Up to 64 three blocks fit, so that while one makes exp2 others multiply.
 #include "attention_forward.cuh"
 #include "attention_mma.cuh"
 #include "attention_order.cuh"
@@ -124,7 +124,8 @@ GPU_FN void store_result(const Attend<T>& p, const Softmax<kTiles>& state, const
 
 // Block (kv head, tile of rows; run).
 template <class T, int kTiles, int kD>
-__global__ void __launch_bounds__(kThreads, kBlocks<kD>) attend_flash(GPU_ARGUMENT Attend<T> p, GPU_ARGUMENT QueryRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
+__global__ void __launch_bounds__(kThreads, kBlocks<kD>)
+attend_flash(GPU_ARGUMENT Attend<T> p, GPU_ARGUMENT QueryRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
   GPU_SHARED(shared);
   const RowTile<kD> queries{shared}, keys{queries.base + kTileBytes<kD, kRows<kTiles>>}, values{keys.base + kTileBytes<kD, kKeys>};
   auto* sights = reinterpret_cast<Sight*>(values.base + kTileBytes<kD, kKeys>);
@@ -186,8 +187,10 @@ template <int kTiles, int kD, class T>
 void launch_flash(Queue& queue, const Attend<T>& p) {
   const TileOrder order = longest_first(queue, p.view, TilesOf::rows, kRows<kTiles>, p.heads / p.view.group);
   const QueryRows<T, kD> rows(p.view, p.view.q, p.view.q_pitch);
+  const dim3 grid(order.blocks(), static_cast<unsigned>(p.parts.runs));
+  const float factor = p.view.scale * kLog2E;
   allow_shared(attend_flash<T, kTiles, kD>, kShared<kTiles, kD>);
-  GPU_LAUNCH((attend_flash<T, kTiles, kD>), dim3(order.blocks(), static_cast<unsigned>(p.parts.runs)), kThreads, (kShared<kTiles, kD>), queue.stream(), p, rows, order, p.view.scale * kLog2E);
+  GPU_LAUNCH((attend_flash<T, kTiles, kD>), grid, kThreads, (kShared<kTiles, kD>), queue.stream(), p, rows, order, factor);
 }
 
 }  // namespace

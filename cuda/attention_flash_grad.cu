@@ -1,12 +1,13 @@
 // The gradient in 16 bits on tensor cores, in the two passes of attention_grad.cu. Tiles of the other side come by in two buffers: while
 // one is worked on, the next is on its way. dk and dv are made from scores [keys, rows], so that p and ds are left factors as they are.
 //
-// Shapes, from 255 registers a thread and 99 KiB of shared memory on sm_86 and sm_89:
-//   dq       accumulates kD/2 registers for each 16 rows; scores and slopes of kPart keys take kPart/2 each. 32 rows a warp up to kD = 128
-//            (there 160 registers and addresses), with tiles of 32 keys: 96 KiB at 128. At 256: 16 rows, tiles of 16 keys, 96 KiB.
-//   dk, dv   both accumulate: 32 keys a warp up to kD = 64; 16 keys and eight warps up to 128, tiles of 32 rows: 96.5 KiB. At 256 the two
-//            would take all registers: one block makes dv, another dk, and the scores are made twice.
-//   A tile may be worked on in parts, so that fewer scores are held; a part costs no barrier.
+// Shapes, from 255 registers a thread (168 up to kD = 64, for three blocks) and 99 KiB of shared memory on sm_86 and sm_89:
+//   dq       accumulates kD/2 registers for each 16 rows; scores and slopes of 16 keys take 8 each. 32 rows a warp up to kD = 128, with tiles
+//            of 32 keys, so that each fragment read from shared memory serves two mma: 98 KiB at 128. At 256: 16 rows, tiles of 16 keys.
+//   dk, dv   would take all registers together, and leave a warp 16 keys. So two warps share 32 keys (at 256 16): one makes p and dv, another ds
+//            and dk, and p goes from one to the other by shared memory. Keys and values are left factors that never change: they stay in
+//            registers, kD/2 of them beside the kD of sums. Left to read are right factors, by two mma each: at kD = 128 and 16 rows 16
+//            ldmatrix_x4 for 64 mma, 64 clocks of shared memory where tensor cores take 100 to 128. Above 64 rows come in parts of 16.
 #include "attention_backward.cuh"
 #include "attention_mma.cuh"
 #include "attention_order.cuh"
@@ -104,7 +105,8 @@ GPU_FN void fill(float (&factors)[kTiles][2], float factor) {
 
 // Block (kv head, tile of rows): dq.
 template <class T, int kD>
-__global__ void __launch_bounds__(kThreads, kBlocks<kD>) query_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
+__global__ void __launch_bounds__(kThreads, kBlocks<kD>)
+query_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
   using Shape = QueryShape<kD>;
   constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys;
   GPU_SHARED(shared);
@@ -166,9 +168,11 @@ GPU_FN RowTile<kD> either(bool one, const RowTile<kD>& a, const RowTile<kD>& b) 
   return {one ? a.base : b.base};
 }
 
-// Block (kv head, tile of keys): dk and dv. The rows that see the keys come by. Two warps share keys: one makes p and dv, the other ds and dk.
+// Block (kv head, tile of keys): dk and dv. The rows that see the keys come by. Warps `pair` and kPairs + pair share keys: one makes p and dv,
+// the other ds and dk. What is cheap to find is found anew in each turn: registers are for fragments.
 template <class T, int kD>
-__global__ void __launch_bounds__(kThreads, kBlocks<kD>) key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
+__global__ void __launch_bounds__(kThreads, kBlocks<kD>)
+key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
   using Shape = KeyShape<kD>;
   constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPairs = Shape::kPairs, kPart = Shape::kPart;
   GPU_SHARED(shared);
@@ -236,8 +240,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kD>) key_grad_flash(GPU_ARGU
   float factors[kTiles][2];
   fill(factors, makes_values ? 1.0f : view.scale);
   T* to = p.dk + (makes_values ? p.dv - p.dk : 0) + static_cast<int64_t>(place->g) * view.size;
-  store_rows<T>(either(makes_values, values, keys), own, totals, factors, view.size,
-                [&](int i) {
+  store_rows<T>(either(makes_values, values, keys), own, totals, factors, view.size, [&](int i) {
     const int32_t j = place->first + i;
     return j < view.sequences.tokens ? to + j * p.dqkv_pitch : nullptr;
   });

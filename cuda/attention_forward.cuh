@@ -34,7 +34,8 @@ struct Attend {
 template <class T>
 void attend(Queue& queue, const Attend<T>& p);
 
-// The same in 16 bits, where rows can be read in pieces of 16 bytes; parts, if there are any, are left to be joined. False: they can't.
+// The same in 16 bits, where rows can be read in pieces of 16 bytes and scale is positive (of scores it finds the greatest before they are
+// scaled); parts, if there are any, are left to be joined. False: not so.
 template <class T>
 bool attend_on_tensor_cores(Queue& queue, const Attend<T>& p);
 

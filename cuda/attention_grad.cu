@@ -4,7 +4,6 @@
 #include "attention_backward.cuh"
 #include "dtypes.cuh"
 #include "kernels.h"
-#include "rows.cuh"
 
 namespace lowrank::cuda {
 

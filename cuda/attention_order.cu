@@ -35,8 +35,8 @@ template <class T>
 TileOrder longest_first(Queue& queue, const AttentionView<T>& view, TilesOf of, int32_t size, int32_t kv_heads) {
   const int64_t length = of == TilesOf::rows ? static_cast<int64_t>(view.tokens) * view.group : view.tokens;
   const auto count = static_cast<int32_t>(tiles_of(length, size));
-  int32_t* tiles = nullptr;
-  if (view.sequences.count > 1 && count > 1) tiles = queue.scratch_for<int32_t>(count);
+  const bool sorts = view.sequences.count > 1 && static_cast<int64_t>(count) * kv_heads > queue.multiprocessors();
+  auto* tiles = sorts ? queue.scratch_for<int32_t>(count) : nullptr;
   if (tiles != nullptr) GPU_LAUNCH((order_tiles<T>), tiles_of(count, kThreads), kThreads, kThreads * sizeof(int32_t), queue.stream(), view, of, size, count, tiles);
   return {tiles, count, Divisor{kv_heads}};
 }

@@ -34,7 +34,7 @@ struct TileOrder {
   unsigned blocks() const { return static_cast<unsigned>(count) * static_cast<unsigned>(kv_heads.value); }
 };
 
-// Tiles of `size` rows or keys. One sequence is in order as it is; where several are, the device sorts.
+// Tiles of `size` rows or keys. One sequence is in order as it is; where several are, and some blocks wait for others, the device sorts.
 template <class T>
 TileOrder longest_first(Queue& queue, const AttentionView<T>& view, TilesOf of, int32_t size, int32_t kv_heads);
 

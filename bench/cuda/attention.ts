@@ -47,7 +47,8 @@ export const attention: Bench = {
 const nameOf = ({ sequences, length, heads, kvHeads, size }: Shape): string => `${sequences}×${length} ${heads}/${kvHeads} D=${size}`;
 
 function chosenShapes({ device, options: { shape } }: BenchContext): readonly Shape[] {
-  if (shape === null) return device.kind === 'cpu' ? [{ sequences: 1, length: 512, ...llama1 }] : device.kind === 'cusim' ? [{ sequences: 3, length: 40, heads: 4, kvHeads: 2, size: 32 }] : gpuShapes;
+  if (shape === null && device.kind === 'cusim') return [{ sequences: 3, length: 40, heads: 4, kvHeads: 2, size: 32 }];
+  if (shape === null) return device.kind === 'cpu' ? [{ sequences: 1, length: 512, ...llama1 }] : gpuShapes;
   const [sequences, length, heads, kvHeads, size, more] = shape.split('x').map(Number);
   if (!sequences || !length || !heads || !kvHeads || !size || more !== undefined) {
     throw new Error(`attention: --shape must be SEQUENCESxLENGTHxHEADSxKVHEADSxSIZE, such as 4x2048x32x8x128 (found ${shape})`);
@@ -178,6 +179,7 @@ function weighted(factors: readonly number[], rows: readonly Float64Array[]): Fl
 function expectNear(what: string, found: ArrayLike<number>, wanted: Float64Array): void {
   const allowed = Math.sqrt(dot(wanted, wanted) / wanted.length) / 20;
   wanted.forEach((value, i) => {
-    if (!(Math.abs((found[i] as number) - value) <= allowed)) throw new Error(`attention: ${what}[${i}] must be ${value} within ${allowed.toPrecision(2)} (found ${String(found[i])})`);
+    if (Math.abs((found[i] as number) - value) <= allowed) return;
+    throw new Error(`attention: ${what}[${i}] must be ${value} within ${allowed.toPrecision(2)} (found ${String(found[i])})`);
   });
 }

@@ -34,6 +34,7 @@ const cases: readonly Case[] = [
   { lengths: [70, 9], H: 2, G: 1, D: 256, window: 20 },
   { lengths: [20, 85], H: 6, G: 2, D: 64, window: 0 },
   { lengths: [33, 100], H: 1, G: 1, D: 128, window: 0 },
+  { lengths: [20, 31, 9], H: 7, G: 1, D: 64, window: 0 }, // heads that no step from row to row is a multiple of
   { lengths: [90], H: 2, G: 1, D: 96, window: 0 },
   { lengths: [100, 45], H: 2, G: 1, D: 32, window: 0 },
   { lengths: [1040], H: 1, G: 1, D: 4, window: 0 },
