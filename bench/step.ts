@@ -1,3 +1,4 @@
+import { existsSync, readFileSync } from 'node:fs';
 import { type Party, ratioSpread, spread, takeTurns } from '../src/cli/turns.ts';
 import type { Bench, BenchContext } from './bench.ts';
 import { peakParty } from './peak.ts';
@@ -14,11 +15,11 @@ export const step: Bench = {
   usual: true,
   anyDevice: true,
   async run(context) {
-    const { options, device, peers, medium } = context;
+    const { options, device, peers } = context;
     const time = timer('step', options.seconds);
     const tables: Record<string, Row[]> = {};
     const usual = device.kind === 'cusim' ? ['micro'] : device.kind === 'cuda' ? ['llama1b'] : options.all ? ['tiny', 'smollm', 'gpt2'] : ['tiny'];
-    if (device.kind === 'cpu' && peers !== null && !peerDtypes(options.all, hasBf16Products(medium, device)).includes('bf16'))
+    if (device.kind === 'cpu' && peers !== null && !peerDtypes(options.all, hasBf16Products()).includes('bf16'))
       console.log('step: PEFT in bf16 is left out, this processor has no products in it (--all: it takes minutes a step)');
     for (const [key, shape] of chosenModels('step', options.shape, usual)) {
       const training = trainingOf(key);
@@ -49,14 +50,14 @@ function groupsOf({ peers, medium, device, options: { all, precision, peersRun }
   if (device.kind === 'cpu') {
     const own = [ours('none'), ours('blocks'), ...(medium === null ? [] : [ourTrainer({ precision: 'medium' })])];
     if (peers === null) return [own];
-    return [[...own, ...peerDtypes(all, hasBf16Products(medium, device)).map((dtype) => peftTrainer(peers, dtype, 'none'))]];
+    return [[...own, ...peerDtypes(all, hasBf16Products()).map((dtype) => peftTrainer(peers, dtype, 'none'))]];
   }
   if (peers === null) return [[ours('none')], [ours('blocks')]];
   return (['none', 'blocks'] as const).map((checkpointing) => [ours(checkpointing), peftTrainer(peers, 'bf16', checkpointing, peersRun === 'compiled')]);
 }
 
-const hasBf16Products = (medium: BenchContext['medium'], device: BenchContext['device']): boolean =>
-  medium !== null || device.info.matmulPrecision === 'medium';
+/** PyTorch uses both; ours are in AVX512-BF16 alone, and not beside AMX. */
+const hasBf16Products = (): boolean => existsSync('/proc/cpuinfo') && / (avx512_bf16|amx_bf16)\b/.test(readFileSync('/proc/cpuinfo', 'utf8'));
 
 /** Where a processor has no bf16 products, PEFT's step in it takes minutes: only with --all. */
 function peerDtypes(all: boolean, bf16Products: boolean): readonly ('f32' | 'bf16' | 'f16')[] {

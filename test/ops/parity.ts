@@ -214,11 +214,12 @@ function unavailable({ device, environment, matmulPrecision }: Variant): string 
   return withEnvironment(environment, () => {
     const { count, why } = probeDevices(device);
     if (count === 0) return device === 'cpu' ? why : (why.split(':')[0] ?? why);
-    return matmulPrecision === 'medium' && !hasBf16() ? 'this processor has no AVX512-BF16' : null;
+    return matmulPrecision === 'medium' && !hasBf16() ? 'this processor has no AVX512-BF16, or AMX beside it' : null;
   });
 }
 
-const hasBf16 = (): boolean => existsSync('/proc/cpuinfo') && readFileSync('/proc/cpuinfo', 'utf8').includes(' avx512_bf16');
+const processor = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : '';
+const hasBf16 = (): boolean => processor.includes(' avx512_bf16') && !processor.includes(' amx_bf16');
 
 /** Opens a device as a variant wants it: the addon reads these variables when a device is opened. */
 async function openVariant(variant: Variant, number: number): Promise<Device> {
