@@ -5,9 +5,8 @@
 //   dq       accumulates kD/2 registers for each 16 rows; scores and slopes of 16 keys take 8 each. 32 rows a warp up to kD = 128, with tiles
 //            of 32 keys, so that each fragment read from shared memory serves two mma: 98 KiB at 128. At 256: 16 rows, tiles of 16 keys.
 //   dk, dv   would take all registers together, and leave a warp 16 keys. So two warps share 32 keys (at 256 16): one makes p and dv, another ds
-//            and dk, and p goes from one to the other by shared memory. Keys and values are left factors that never change: they stay in
-//            registers, kD/2 of them beside the kD of sums. Left to read are right factors, by two mma each: at kD = 128 and 16 rows 16
-//            ldmatrix_x4 for 64 mma, 64 clocks of shared memory where tensor cores take 100 to 128. Above 64 rows come in parts of 16.
+//            and dk, and p goes from one to the other by shared memory. Keys and values, left factors that never change, are read anew for each
+//            tile of rows: held in registers they left room for 16 rows at a time at kD = 128, which took 8 to 12 % longer on an H200.
 #include "attention_backward.cuh"
 #include "attention_mma.cuh"
 #include "attention_order.cuh"
@@ -32,7 +31,7 @@ struct QueryShape {
 template <int kD>
 struct KeyShape {
   static constexpr int kTiles = kD <= 128 ? 2 : 1, kPairs = kWarps / 2;
-  static constexpr int kKeys = kPairs * 16 * kTiles, kRows = kD <= 128 ? 32 : 16, kPart = kD <= 64 ? kRows : 16;
+  static constexpr int kKeys = kPairs * 16 * kTiles, kRows = kD <= 128 ? 32 : 16;
   static constexpr int kStage = kTileBytes<kD, 2 * kRows> + kRows * static_cast<int>(sizeof(RowStats));
   static constexpr int kExchange = kKeys * kRows * static_cast<int>(sizeof(float));
   static constexpr int kShared = kTileBytes<kD, 2 * kKeys> + 2 * kStage + kExchange + kKeys * static_cast<int>(sizeof(Sight)) + 2 * static_cast<int>(sizeof(Place));
@@ -174,7 +173,7 @@ template <class T, int kD>
 __global__ void __launch_bounds__(kThreads, kBlocks<kD>)
 key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
   using Shape = KeyShape<kD>;
-  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPairs = Shape::kPairs, kPart = Shape::kPart;
+  constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPairs = Shape::kPairs;
   GPU_SHARED(shared);
   const RowTile<kD> keys{shared}, values{shared + kTileBytes<kD, kKeys>};
   unsigned char* stages = shared + kTileBytes<kD, 2 * kKeys>;
@@ -188,7 +187,6 @@ key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, 
   const int64_t head = static_cast<int64_t>(place->g) * view.size;
   fetch_rows<kKeys, kThreads>(keys, EvenRows<T>{view.k + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
   fetch_rows<kKeys, kThreads>(values, EvenRows<T>{view.v + head, view.kv_pitch}, key, view.sequences.tokens, view.size);
-  ptx::cp_async_commit();
   const Sight range = sight_of_keys(view, key, kKeys);
   const auto stage = [&](int which, int part) { return RowTile<kD>{stages + which * Shape::kStage + part * kTileBytes<kD, kRows>}; };
   const auto stats_of_stage = [&](int which) { return reinterpret_cast<RowStats*>(stage(which, 2).base); };
@@ -203,10 +201,7 @@ key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, 
 
   fetch_stage(0, range.begin);
   find_sights<kKeys, kThreads>(sights, key, view.sequences.tokens - 1, [&](int32_t j) { return sight_of_key(view, j); });
-  ptx::cp_async_wait<1>();
   __syncthreads();
-  LeftFragments<kTiles, kD> held;
-  load_left<kTiles>(held, either(makes_values, keys, values), own);
   Fragments<kTiles, kD> totals;
   clear(totals);
   int which = 0;
@@ -214,26 +209,22 @@ key_grad_flash(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, 
     ptx::cp_async_wait<0>();
     __syncthreads();
     if (row + kRows < sights[kKeys - 1].end) fetch_stage(which ^ 1, row + kRows);
-    GPU_NO_UNROLL
-    for (int part = 0; part < kRows; part += kPart) {
-      const int pair = ptx::made_here(static_cast<int>(warp_id())) % kPairs;
-      const WarpSight<16 * kTiles> sight{sights + pair * 16 * kTiles};
-      if (!sight.sees_any(row + part, kPart)) continue;
-      const RowTile<kD> queries = stage(which, 0).from_row(part), slopes_of_y = stage(which, 1).from_row(part);
-      const RowStats* stats = stats_of_stage(which) + part;
-      float4* given = exchange + (pair * kRows + part) / 8 * kTiles * 32;
-      Fragments<kTiles, kPart> scores;  // or slopes
-      multiply_rows<T>(scores, held, either(makes_values, queries, slopes_of_y));
-      if (makes_values) {
-        if (!sight.sees_all(row + part, kPart)) mask(scores, sight, row + part);
-        give_probabilities(scores, factor, stats, given);
-      }
-      ptx::bar_sync(1 + pair, 64);
-      if (!makes_values) take_probabilities(scores, stats, given);
-      LeftFragments<kTiles, kPart> left;
-      as_left<T>(left, scores);
-      add_weighted_rows<T>(totals, left, either(makes_values, slopes_of_y, queries));
+    const int pair = ptx::made_here(static_cast<int>(warp_id())) % kPairs;
+    const WarpSight<16 * kTiles> sight{sights + pair * 16 * kTiles};
+    if (!sight.sees_any(row, kRows)) continue;
+    const RowTile<kD> queries = stage(which, 0), slopes_of_y = stage(which, 1);
+    float4* given = exchange + pair * kRows / 8 * kTiles * 32;
+    Fragments<kTiles, kRows> scores;  // or slopes
+    multiply_rows<T>(scores, either(makes_values, keys, values), pair * 16 * kTiles, either(makes_values, queries, slopes_of_y));
+    if (makes_values) {
+      if (!sight.sees_all(row, kRows)) mask(scores, sight, row);
+      give_probabilities(scores, factor, stats_of_stage(which), given);
     }
+    ptx::bar_sync(1 + pair, 64);
+    if (!makes_values) take_probabilities(scores, stats_of_stage(which), given);
+    LeftFragments<kTiles, kRows> left;
+    as_left<T>(left, scores);
+    add_weighted_rows<T>(totals, left, either(makes_values, slopes_of_y, queries));
   }
   ptx::cp_async_wait<0>();
   __syncthreads();

@@ -157,38 +157,6 @@ GPU_FN void multiply_rows(float (&sums)[kTiles][kColumns][4], const RowTile<kD>&
   }
 }
 
-// The warp's rows of a, from a_row, as left factors that stay in registers.
-template <int kTiles, int kD>
-GPU_FN void load_left(LeftFragments<kTiles, kD>& left, const RowTile<kD>& a, int a_row) {
-  const auto from = a.lane(a_row + static_cast<int>(lane_id()) % 16, static_cast<int>(lane_id()) / 16);
-  GPU_UNROLL
-  for (int t = 0; t < kTiles; ++t) {
-    GPU_UNROLL
-    for (int k = 0; k < kD / 16; ++k) ptx::ldmatrix_x4(left[t][k], from.at(t * 16, k * 2));
-  }
-}
-
-// sums = left (all rows of b)^T.
-template <class T, int kTiles, int kColumns, int kSteps, int kD>
-GPU_FN void multiply_rows(float (&sums)[kTiles][kColumns][4], const uint32_t (&left)[kTiles][kSteps][4], const RowTile<kD>& b) {
-  const int lane = static_cast<int>(lane_id());
-  const auto on_right = b.lane(lane % 8 + lane / 16 * 8, lane / 8 % 2);
-  clear(sums);
-  GPU_UNROLL
-  for (int k = 0; k < kD / 16; ++k) {
-    GPU_UNROLL
-    for (int n = 0; n < kColumns; n += 2) {
-      uint32_t right[4];
-      ptx::ldmatrix_x4(right, on_right.at(n * 8, k * 2));
-      GPU_UNROLL
-      for (int t = 0; t < kTiles; ++t) {
-        ptx::mma_m16n8k16<T>(sums[t][n], left[t][k], right[0], right[1]);
-        ptx::mma_m16n8k16<T>(sums[t][n + 1], left[t][k], right[2], right[3]);
-      }
-    }
-  }
-}
-
 // totals += weights (the rows of a tile).
 template <class T, int kTiles, int kSteps, int kColumns, int kD>
 GPU_FN void add_weighted_rows(float (&totals)[kTiles][kColumns][4], const uint32_t (&weights)[kTiles][kSteps][4], const RowTile<kD>& rows) {
