@@ -12,18 +12,19 @@ set -uo pipefail
 stages='
 facts       10 full   machine, driver, toolkit, libraries, tools
 load        20 full   what the addon and the plugin need, doctor, whether a device opens
-parity      90 full   every parity case on cuda
-parity-own  30 full   those of products without cublasLt: the own mma.sync kernel
-peft        50 full   runs of PEFT repeated on cuda in f32, bf16 and f16, PEFT reading what comes out, steps as CUDA graphs
-paging      20 full   weights that take turns, whole models, frozen weights
-capi        30 full   the C ABI, on a stream of the caller too, and on memory of PyTorch
+parity      75 full   every parity case on cuda
+parity-own  25 full   those of products without cublasLt: the own mma.sync kernel
+peft        40 full   runs of PEFT repeated on cuda in f32, bf16 and f16, PEFT reading what comes out, steps as CUDA graphs
+paging      15 full   weights that take turns, whole models, frozen weights
+capi        25 full   the C ABI, on a stream of the caller too, and on memory of PyTorch
 rates       20 full   copies, host to device, bf16 products by cublasLt, by K and row pitch
-block       60 full   bench block: the linears of a Llama-3-8B layer, beside PEFT
+block       40 full   bench block: the linears of a Llama-3-8B layer, beside PEFT
 step        75 full   bench step: Llama-3.2-1B shape, beside PEFT
 stream      30 full   bench stream: that with 40 % of its weights on the device
 ncu         60 full   bytes and times of the kernels of the linears of a layer, without dropout
 layer       45 full   bench lora-linear, beside PEFT
-skinny      15 full   bench skinny
+skinny      20 full   bench skinny
+attention   25 full   bench attention, beside PyTorch
 timeline    60 second bench timeline: the kernels of a step and when none runs, beside those of PEFT
 memcheck    75 second compute-sanitizer over some parity cases, own products
 step-compiled 150 second bench step beside PEFT with torch.compile
@@ -143,18 +144,18 @@ stage_capi() {
 
 # One process, a few cases of each op: each launch takes many times as long under a sanitizer. Own kernels alone: cublasLt's are not ours to
 # check, and their code is by far the most to instrument.
-sanitize() {
-  local tool=$1 rc; shift
+sanitize() { # TOOL CASES ARGS...
+  local tool=$1 cases=$2 rc; shift 2
   needs compute-sanitizer
-  LOWRANK_CUBLASLT=off LOWRANK_PARITY_CASES=${GPU_CHECK_CASES:-3} compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 --log-file "$logs/$tool.sanitizer" "$@" \
+  LOWRANK_CUBLASLT=off LOWRANK_PARITY_CASES=${GPU_CHECK_CASES:-$cases} compute-sanitizer --tool "$tool" --target-processes all --error-exitcode 9 --log-file "$logs/$tool.sanitizer" "$@" \
     node node_modules/vitest/vitest.mjs run --reporter=dot --pool=threads --maxWorkers=1 --no-isolate --testTimeout=600000 test/ops -t " on $device "; rc=$?
   grep -vE '^=+ *(COMPUTE-SANITIZER)?$' "$logs/$tool.sanitizer" | head -200
   report sanitizer "$logs/$tool.sanitizer" && return $rc
 }
-stage_memcheck() { sanitize memcheck; }
-stage_racecheck() { sanitize racecheck --racecheck-report all; }
-stage_synccheck() { sanitize synccheck; }
-stage_initcheck() { sanitize initcheck; }
+stage_memcheck() { sanitize memcheck 10; } # two of each op took 7 s on an H200
+stage_racecheck() { sanitize racecheck 3 --racecheck-report all; }
+stage_synccheck() { sanitize synccheck 3; }
+stage_initcheck() { sanitize initcheck 3; }
 
 # Of the time that the stage has: after that a bench begins no further shape or pair, and can still end the one it is at.
 part() { echo $(( STAGE_SECONDS * $1 / 100 )); }
@@ -162,6 +163,7 @@ part() { echo $(( STAGE_SECONDS * $1 / 100 )); }
 stage_layer() { bench lora-linear --seconds "$(part 60)"; }
 stage_layer-all() { bench lora-linear --all --seconds "$(part 90)"; }
 stage_skinny() { LOWRANK_PEERS_PYTHON= bench skinny --seconds "$(part 50)"; }
+stage_attention() { bench attention --seconds "$(part 50)"; }
 stage_block() { bench block ${shape:+--shape "$shape"} --seconds "$(part 50)"; }
 stage_step() { bench step --shape "${shape:-llama1b}" --seconds "$(part 60)" "$@"; }
 stage_step-compiled() { stage_step --compiled; }
