@@ -122,7 +122,7 @@ void make_da(Queue& queue, const LoraLinearGrad& op, const AGradient& da) {
 }
 
 // A mask can't lie on a border: the masked low-rank term is made first, and the product is added to it.
-void start_with_masked(Queue& queue, const LoraLinearGrad& op, const PartList& parts, const float* v, Extended& p) {
+void start_with_masked(Queue& queue, const LoraLinearGrad& op, const PartList& parts, const void* v, Extended& p) {
   MaskedLowRank term{p.dtype, op.dx.data, op.dx.pitch, op.dx.rows(), op.dx.cols(), v, op.a.f32(), parts, {}};
   for (int i = 0; i < kMaxParts; ++i) term.masks[i] = dropout_of(op.parts, i, queue.step_at());
   masked_low_rank(queue, term);
@@ -140,14 +140,6 @@ void forward(Queue& queue, const LoraLinear& op, const Gated* gated) {
   if (extension.good && make_u(queue, op, p, extension, gated)) multiply_extended(queue, p, extension);
 }
 
-// v and the gradients of the adapter, and what of v is wanted for dx. False: the op has been failed.
-bool make_gradients(Queue& queue, const LoraLinearGrad& op, const Extended& dy, const PartList& parts, float* v, const Extension& for_dx, const Gated* gated) {
-  const AGradient da = gradient_of_a(queue, op, parts, v);
-  if (da.tall.to == nullptr || !make_v_and_db(queue, op, dy, parts, v, da.tall, for_dx, gated)) return false;
-  make_da(queue, op, da);
-  return true;
-}
-
 void backward(Queue& queue, const LoraLinearGrad& op, const Gated* gated) {
   Extended p = backward_of(queue, op.dx, op.dy, op.w);
   const PartList parts = parts_of(op.w, op.parts);
@@ -162,8 +154,11 @@ void backward(Queue& queue, const LoraLinearGrad& op, const Gated* gated) {
   }
   const Extension extension = op.dx.given() ? extension_of(queue, p) : Extension{};
   if (op.dx.given() && !extension.good) return;
-  if (!make_gradients(queue, op, p, parts, v, extension, gated) || !op.dx.given()) return;
-  if (masked) start_with_masked(queue, op, parts, v, p);
+  const AGradient da = gradient_of_a(queue, op, parts, v);
+  if (da.tall.to == nullptr || !make_v_and_db(queue, op, p, parts, v, da.tall, extension, gated)) return;
+  make_da(queue, op, da);
+  if (!op.dx.given()) return;
+  if (masked) start_with_masked(queue, op, parts, da.product.tall, p);
   multiply_extended(queue, p, extension);
 }
 

@@ -9,16 +9,17 @@ namespace {
 
 // A warp makes kRows rows by 32 columns with mma; a block, eight warps side by side. What a thread gets of a row's columns is ours to choose,
 // since it says itself which column of A stands where in a factor: of 16 rows a lane has eight neighbours of two, which are 16 bytes to
-// store and one call of Philox. Factors come from device memory as they are, in f32, and are split into halves in registers: there is no
-// shared memory, and as many warps as can be hide what that takes.
+// store and one call of Philox. v comes in halves, as dA has it; A comes as it is, in f32, and is split into halves in registers, once for
+// all rows where it has 16 ranks at most. There is no shared memory, and as many warps as can be hide what that takes.
 constexpr int kThreads = 256, kRows = 16, kWarpColumns = 32, kOwn = 8, kRanks = 16, kTurns = 8;
 constexpr int64_t kColumns = kThreads / 32 * kWarpColumns, kBlockRows = kRows * kTurns;
 
-// kWhole: v can be read in twos and A in fours.
-bool is_whole(const MaskedLowRank& p) {
-  bool even = p.parts.ranks() % 2 == 0;
-  for (int i = 0; i < p.parts.count; ++i) even = even && p.parts.at[i].rank % 2 == 0;
-  return even && p.columns % 4 == 0 && reinterpret_cast<uintptr_t>(p.a) % 16 == 0 && reinterpret_cast<uintptr_t>(p.v) % 8 == 0;
+// How A is read: number by number, in fours, or in fours and once for all rows.
+enum class Reads { numbers, fours, fours_once };
+
+Reads reads_of(const MaskedLowRank& p) {
+  if (p.columns % 4 != 0 || reinterpret_cast<uintptr_t>(p.a) % 16 != 0) return Reads::numbers;
+  return p.parts.count == 1 && p.parts.ranks() <= kRanks ? Reads::fours_once : Reads::fours;
 }
 
 // Numbers of f32 as pairs of 16 bits: what rounds to them and what that loses.
@@ -33,36 +34,23 @@ GPU_FN Pair split(float x, float y) {
 }
 
 // Of a tile of 16 ranks, lane l has those at 2 (l % 4), 2 (l % 4) + 1 and eight further on.
-GPU_FN int64_t own_rank(int which) { return lane_id() % 4 * 2 + which % 2 + which / 2 * 8; }
+GPU_FN int32_t own_rank(int which) { return static_cast<int32_t>(lane_id()) % 4 * 2 + which % 2 + which / 2 * 8; }
 
-// Rows row and row + 8 of v, as the left factor of mma.
+// Rows row and row + 8 of v, ranks of a part from `rank` on, as the left factor of mma.
 struct LeftPairs {
   uint32_t high[4], low[4];
 };
-template <class H, bool kWhole>
-GPU_FN LeftPairs load_v(const MaskedLowRank& p, int64_t row, int64_t rank0, int64_t rank_end) {
-  const int64_t pitch = p.parts.ranks();
-  float own[2][4];  // of two rows
-  GPU_UNROLL
-  for (int below = 0; below < 2; ++below) {
-    GPU_UNROLL
-    for (int i = 0; i < 4; i += kWhole ? 2 : 1) {
-      const int64_t rank = rank0 + own_rank(i), at = row + below * 8;
-      const bool given = rank < rank_end && at < p.rows;
-      const float* from = p.v + at * pitch + rank;
-      if constexpr (kWhole) {
-        const float2 two = given ? *reinterpret_cast<const float2*>(from) : make_float2(0.0f, 0.0f);
-        own[below][i] = two.x, own[below][i + 1] = two.y;
-      } else {
-        own[below][i] = given ? *from : 0.0f;
-      }
-    }
-  }
+GPU_FN LeftPairs load_v(const MaskedLowRank& p, int64_t row, const Part& part, int32_t rank) {
+  const int64_t padded = p.parts.padded();
   LeftPairs pairs;
   GPU_UNROLL
   for (int i = 0; i < 4; ++i) {
-    const Pair pair = split<H>(own[i % 2][i / 2 * 2], own[i % 2][i / 2 * 2 + 1]);
-    pairs.high[i] = pair.high, pairs.low[i] = pair.low;
+    const int64_t at = row + i % 2 * 8;
+    const int32_t own = rank + own_rank(i / 2 * 2);
+    const bool given = at < p.rows && own < part.padded();
+    const auto* from = static_cast<const uint16_t*>(p.v) + at * 2 * padded + part.padded0 + own;
+    pairs.high[i] = given ? *reinterpret_cast<const uint32_t*>(from) : 0;
+    pairs.low[i] = given ? *reinterpret_cast<const uint32_t*>(from + padded) : 0;
   }
   return pairs;
 }
@@ -72,19 +60,19 @@ GPU_FN LeftPairs load_v(const MaskedLowRank& p, int64_t row, int64_t rank0, int6
 struct RightPairs {
   Pair at[4][2];  // [mma][ranks, and those eight further on]
 };
-template <class H, bool kWhole>
-GPU_FN RightPairs load_a(const MaskedLowRank& p, int64_t column, int64_t rank0, int64_t rank_end) {
+template <class H, Reads kReads>
+GPU_FN RightPairs load_a(const MaskedLowRank& p, int64_t column, const Part& part, int32_t rank) {
   float own[4][4];  // [rank][column]
   GPU_UNROLL
   for (int i = 0; i < 4; ++i) {
-    const int64_t rank = rank0 + own_rank(i);
-    const float* from = p.a + rank * p.columns + column;
-    if constexpr (kWhole) {
-      const float4 four = rank < rank_end && column < p.columns ? *reinterpret_cast<const float4*>(from) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    const bool given = rank + own_rank(i) < part.rank;
+    const float* from = p.a + (part.rank0 + rank + own_rank(i)) * p.columns + column;
+    if constexpr (kReads != Reads::numbers) {
+      const float4 four = given && column < p.columns ? *reinterpret_cast<const float4*>(from) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
       own[i][0] = four.x, own[i][1] = four.y, own[i][2] = four.z, own[i][3] = four.w;
     } else {
       GPU_UNROLL
-      for (int j = 0; j < 4; ++j) own[i][j] = rank < rank_end && column + j < p.columns ? from[j] : 0.0f;
+      for (int j = 0; j < 4; ++j) own[i][j] = given && column + j < p.columns ? from[j] : 0.0f;
     }
   }
   RightPairs pairs;
@@ -99,10 +87,8 @@ GPU_FN RightPairs load_a(const MaskedLowRank& p, int64_t column, int64_t rank0, 
 // Of each mma: d[0] and d[1] are of the upper row.
 using Sums = float[4][4];
 
-template <class H, bool kWhole>
-GPU_FN void add_ranks(const MaskedLowRank& p, int64_t row, int64_t column, int64_t rank0, int64_t rank_end, Sums& sums) {
-  const RightPairs a = load_a<H, kWhole>(p, column, rank0, rank_end);
-  const LeftPairs v = load_v<H, kWhole>(p, row, rank0, rank_end);
+template <class H>
+GPU_FN void add_ranks(const LeftPairs& v, const RightPairs& a, Sums& sums) {
   GPU_UNROLL
   for (int j = 0; j < 4; ++j) {
     ptx::mma_m16n8k16<H>(sums[j], v.low, a.at[j][0].high, a.at[j][1].high);
@@ -147,27 +133,33 @@ GPU_FN void store_rows(const MaskedLowRank& p, int64_t row, int64_t column, Sums
   }
 }
 
-template <class H, bool kWhole>
+template <class H, Reads kReads>
 __global__ void __launch_bounds__(kThreads, 2) masked_tiles(GPU_ARGUMENT MaskedLowRank p) {
   const int lane = static_cast<int>(lane_id());
   const int64_t column0 = static_cast<int64_t>(blockIdx.x) * kColumns + warp_id() * kWarpColumns;
   if (column0 >= p.columns) return;
+  const int64_t own_column = column0 + lane % 4 * kOwn, a_column = column0 + lane / 4 * 4;
+  RightPairs only{};
+  if constexpr (kReads == Reads::fours_once) only = load_a<H, kReads>(p, a_column, p.parts.at[0], 0);
   GPU_NO_UNROLL
   for (int turn = 0; turn < kTurns; ++turn) {
-    const int64_t row0 = static_cast<int64_t>(blockIdx.y) * kBlockRows + turn * kRows;
+    const int64_t row0 = static_cast<int64_t>(blockIdx.y) * kBlockRows + turn * kRows, own_row = row0 + lane / 4;
     if (row0 >= p.rows) return;
-    const int64_t own_row = row0 + lane / 4, own_column = column0 + lane % 4 * kOwn;
     Sums total = {};
-    GPU_NO_UNROLL
-    for (int i = 0; i < p.parts.count; ++i) {
-      const Part& part = p.parts.at[i];
-      if (part.rank == 0) continue;
+    if constexpr (kReads == Reads::fours_once) {
       Sums sums = {};
+      add_ranks<H>(load_v(p, own_row, p.parts.at[0], 0), only, sums);
+      add_masked(p, current(p.masks[0]), own_row, own_column, sums, total);
+    } else {
       GPU_NO_UNROLL
-      for (int64_t rank = part.rank0; rank < part.rank0 + part.rank; rank += kRanks) {
-        add_ranks<H, kWhole>(p, own_row, column0 + lane / 4 * 4, rank, part.rank0 + part.rank, sums);
+      for (int i = 0; i < p.parts.count; ++i) {
+        const Part& part = p.parts.at[i];
+        if (part.rank == 0) continue;
+        Sums sums = {};
+        GPU_NO_UNROLL
+        for (int32_t rank = 0; rank < part.rank; rank += kRanks) add_ranks<H>(load_v(p, own_row, part, rank), load_a<H, kReads>(p, a_column, part, rank), sums);
+        add_masked(p, current(p.masks[i]), own_row, own_column, sums, total);
       }
-      add_masked(p, current(p.masks[i]), own_row, own_column, sums, total);
     }
     store_rows<H>(p, own_row, own_column, total);
   }
@@ -176,8 +168,11 @@ __global__ void __launch_bounds__(kThreads, 2) masked_tiles(GPU_ARGUMENT MaskedL
 template <class H>
 void run(Queue& queue, const MaskedLowRank& product) {
   const dim3 grid(static_cast<unsigned>((product.columns + kColumns - 1) / kColumns), static_cast<unsigned>((product.rows + kBlockRows - 1) / kBlockRows));
-  if (is_whole(product)) GPU_LAUNCH((masked_tiles<H, true>), grid, kThreads, 0, queue.stream(), product);
-  else GPU_LAUNCH((masked_tiles<H, false>), grid, kThreads, 0, queue.stream(), product);
+  switch (reads_of(product)) {
+    case Reads::numbers: return GPU_LAUNCH((masked_tiles<H, Reads::numbers>), grid, kThreads, 0, queue.stream(), product);
+    case Reads::fours: return GPU_LAUNCH((masked_tiles<H, Reads::fours>), grid, kThreads, 0, queue.stream(), product);
+    case Reads::fours_once: return GPU_LAUNCH((masked_tiles<H, Reads::fours_once>), grid, kThreads, 0, queue.stream(), product);
+  }
 }
 
 }  // namespace

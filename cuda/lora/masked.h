@@ -10,7 +10,7 @@ struct MaskedLowRank {
   DType dtype = DType::bf16;
   void* to = nullptr;
   int64_t pitch = 0, rows = 0, columns = 0;
-  const float* v = nullptr;  // [rows, ranks]
+  const void* v = nullptr;   // in halves, as a skinny product's tall: [rows, 2 * padded], low beside high
   const float* a = nullptr;  // [ranks, columns]
   PartList parts;
   Dropout masks[kMaxParts];

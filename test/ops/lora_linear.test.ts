@@ -24,7 +24,7 @@ const sizes: readonly (readonly [number, number, readonly number[], readonly num
   [0, 8, [8], [2]], [1, 1, [1], [1]], [2, 33, [17, 5], [4, 0]], [4, 70, [40, 8, 8], [8, 3, 16]], [3, 0, [5], [2]],
   [5, 7, [3], [1]], [14, 16, [32], [16]], [15, 17, [33, 16], [2, 5]], [29, 97, [20, 0, 31], [8, 4, 0]], [16, 40, [24], [0]],
   [31, 400, [70], [33]], [33, 7, [3], [1]], [43, 97, [20, 0, 31], [8, 4, 0]], [36, 40, [24], [0]], [47, 400, [70], [33]], [64, 130, [96, 32, 32], [8, 8, 8]], [70, 45, [130], [64]],
-  [40, 50, [24, 16], [140, 6]], [33, 523, [24], [70]], [2100, 3, [5], [2]],
+  [40, 50, [24, 16], [140, 6]], [33, 523, [24], [70]], [37, 88, [40], [12]], [2100, 3, [5], [2]],
 ];
 const formats: readonly (readonly [DType, WeightOrder])[] = [['f32', 'out_in'], ['f16', 'in_out'], ['bf16', 'out_in']];
 // p counts to 16 bits: one that drops nothing, one that drops all but one of 65,536.
@@ -33,7 +33,7 @@ const cases: readonly Case[] = sizes.flatMap(([T, K, parts, ranks], i) =>
   formats.flatMap(([dtype, order], j) => [0, 0.3].map((dropout) => ({ T, K, parts, ranks, dtype, order, dropout, extras: (i + j) % 2 === 0 })))).concat(extremes);
 
 // In 16 bits weights are held as activations are, whatever they were stored in. test/cusim/kernels has more of the adapter.
-const inHalves = ({ T, dtype }: Case): boolean => dtype !== 'f32' && [0, 1, 2, 3, 4, 29, 31, 64, 70].includes(T);
+const inHalves = ({ T, dtype }: Case): boolean => dtype !== 'f32' && [0, 1, 2, 3, 4, 29, 31, 37, 64, 70].includes(T);
 
 const scales = [0.5, 2, 1.25];
 const layers = [7, 4294967295, 0];

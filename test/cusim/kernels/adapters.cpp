@@ -266,6 +266,7 @@ void test_adapters() {
   check<bf16>("blocks of several tiles of tokens", {.T = 400, .K = 300, .out = {260}, .ranks = {16}}, 1);
   check<bf16>("blocks of several tiles of tokens, more ranks", {.T = 400, .K = 300, .out = {260}, .ranks = {24}}, 1);
   check<bf16>("blocks of several tiles of tokens, as many ranks as a window has", {.T = 400, .K = 300, .out = {260}, .ranks = {64}}, 1);
+  check<bf16>("one part of few ranks, whose A is read once for all tokens behind a mask", {.T = 150, .K = 296, .out = {40}, .ranks = {12}, .dropout = 0.25f}, 1);
   check<f16>("blocks of several tiles of tokens, parts and a mask for each", {.T = 400, .K = 300, .out = {130, 130}, .ranks = {48, 9}, .dropout = 0.25f}, 1);
   check<f16>("nothing to sum over", {.T = 3, .K = 0, .out = {5}, .ranks = {2}, .border = false, .extras = true});
   check<bf16>("no adapter, a bias in the border", {.T = 9, .K = 24, .out = {40}, .ranks = {0}, .extras = true});
