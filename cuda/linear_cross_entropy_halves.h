@@ -7,6 +7,7 @@ namespace lowrank::cuda {
 
 // W is read twice for every chunk, and dx of a chunk [rows, K] must have tiles for all multiprocessors: 1,024 rows of Llama 3's 128,256
 // classes. On an H100, 512 rows made dx eight times slower (bench/cuda/gpu_peak).
+// src/models/weight-memory.ts leaves room for them.
 constexpr int64_t kHalvesLogitsBytes = 512 << 20;
 
 // `logits_bytes`: about what the logits of a chunk take.

@@ -39,7 +39,7 @@ export interface DeviceOptions {
   readonly threads?: number;
   /**
    * `highest` (default): products with frozen weights in f32. `medium`: activations and weights are rounded to bf16 on their way into
-   * those products where the processor has instructions for it (AVX512-BF16: twice the rate), as PyTorch does for a bf16 model; sums,
+   * those products where the processor does them faster so (AMD's AVX512-BF16: twice the rate), as PyTorch does for a bf16 model; sums,
    * the low-rank products and all else stay f32.
    */
   readonly matmulPrecision?: MatmulPrecision;

@@ -11,10 +11,10 @@ export interface WeightNeeds {
 }
 
 /**
- * What kernels take beside activations: scratch for 256 MiB of logits, as much again while it grows from step to step, a product's workspace,
- * and what libraries and graphs hold. `stats().kernelBytes` tells what it came to.
+ * What kernels take beside activations: scratch for 512 MiB of logits (cuda/linear_cross_entropy_halves.h), as much again while it grows from
+ * step to step, a product's workspace, and what libraries and graphs hold. `stats().kernelBytes` tells what it came to.
  */
-const kernels = 768 << 20;
+const kernels = 1280 << 20;
 const border = 64;
 const bordered = (cols: number): number => 64 * Math.ceil((cols + border) / 64);
 const widths = { f32: 4, f16: 2, bf16: 2 } as const;
