@@ -10,7 +10,7 @@ namespace {
 // A warp makes kRows rows by 32 columns with mma; a block, eight warps side by side. What a thread gets of a row's columns is ours to choose,
 // since it says itself which column of A stands where in a factor: of 16 rows a lane has eight neighbours of two, which are 16 bytes to
 // store and one call of Philox. v comes in halves, as dA has it; A comes as it is, in f32, and is split into halves in registers, once for
-// all rows where it has 16 ranks at most. There is no shared memory, and as many warps as can be hide what that takes.
+// all rows where there is one part of 16 ranks at most. There is no shared memory, and as many warps as can be hide what that takes.
 constexpr int kThreads = 256, kRows = 16, kWarpColumns = 32, kOwn = 8, kRanks = 16, kTurns = 8;
 constexpr int64_t kColumns = kThreads / 32 * kWarpColumns, kBlockRows = kRows * kTurns;
 
@@ -89,6 +89,7 @@ using Sums = float[4][4];
 
 template <class H>
 GPU_FN void add_ranks(const LeftPairs& v, const RightPairs& a, Sums& sums) {
+  __syncwarp();  // masks and stores part the lanes, and mma wants the warp together
   GPU_UNROLL
   for (int j = 0; j < 4; ++j) {
     ptx::mma_m16n8k16<H>(sums[j], v.low, a.at[j][0].high, a.at[j][1].high);
