@@ -5,7 +5,8 @@
 // Shapes. 32 rows a warp (kTiles 2): each 256-byte fragment of keys or values that is read from shared memory serves two mma, else shared
 // memory (128 bytes a clock) and not the tensor cores would be the limit on sm_80 and sm_90. Accumulators then take kD registers a
 // thread, and the scores 64: up to kD = 128. At 128 a block has 65 KiB, so sm_80 and sm_90 hold two, sm_86 and sm_89 one; at 256
-// (16 rows a warp) it has 97 KiB of their 99. Up to 64 three blocks fit, so that while one makes exp2 others multiply.
+// (16 rows a warp) it has 97 KiB of their 99. Up to 64 three blocks fit on sm_80 and
+// sm_90, so that while one makes exp2 others multiply.
 #include "attention_forward.cuh"
 #include "attention_mma.cuh"
 #include "attention_order.cuh"

@@ -1,7 +1,7 @@
 // The gradient in 16 bits on tensor cores, in the two passes of attention_grad.cu. Tiles of the other side come by in two buffers: while
 // one is worked on, the next is on its way. dk and dv are made from scores [keys, rows], so that p and ds are left factors as they are.
 //
-// Shapes, from 255 registers a thread (168 up to kD = 64, for three blocks) and 99 KiB of shared memory on sm_86 and sm_89:
+// Shapes, from 255 registers a thread (168 up to kD = 64, for three blocks on sm_80 and sm_90) and 99 KiB of shared memory on sm_86 and sm_89:
 //   dq       accumulates kD/2 registers for each 16 rows; scores and slopes of 16 keys take 8 each. 32 rows a warp up to kD = 128, with tiles
 //            of 32 keys, so that each fragment read from shared memory serves two mma: 98 KiB at 128. At 256: 16 rows, tiles of 16 keys.
 //   dk, dv   would take all registers together, and leave a warp 16 keys. So two warps share 32 keys (at 256 16): one makes p and dv, another ds

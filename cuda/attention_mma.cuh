@@ -23,8 +23,6 @@ struct RowTile {
     GPU_FN ptx::SharedAt at(int rows, int pieces) const { return from[pieces % kSpread / 2] + (rows * kPieces + pieces / kSpread * kSpread) * 16; }
   };
   static GPU_FN int permuted(int row, int piece) { return (piece ^ (row / (8 / kSpread) % kSpread)) * 16; }
-  // From a row that is a multiple of 8.
-  GPU_FN RowTile from_row(int row) const { return {base + row * kPieces * 16}; }
   GPU_FN unsigned char* at(int row, int piece) const { return base + row * kPieces * 16 + permuted(row, piece); }
   GPU_FN Lane lane(int row, int piece) const {
     Lane lane;

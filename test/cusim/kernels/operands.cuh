@@ -109,6 +109,7 @@ void in_schedules(const std::string& what, int seeds, const Run& run) {
 void test_gemm();
 void test_adapters();
 void test_loss();
+void test_attention_order();
 void test_queue();
 void test_guests();
 
