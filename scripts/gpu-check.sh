@@ -27,8 +27,8 @@ skinny      20 full   bench skinny
 attention   25 full   bench attention, beside PyTorch
 timeline    60 second bench timeline: the kernels of a step and when none runs, beside those of PEFT
 memcheck    75 second compute-sanitizer over some parity cases, own products
-step-compiled 150 second bench step beside PEFT with torch.compile
-racecheck   90 second the same as memcheck, by its name
+step-compiled 135 second bench step beside PEFT with torch.compile
+racecheck   75 second the same as memcheck, by its name
 synccheck   60 second the same
 initcheck   60 second the same
 ncu-step    60 second bytes and times of the kernels of a training step of one layer: attention, norms, loss, optimizer

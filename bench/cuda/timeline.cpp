@@ -155,7 +155,7 @@ bool find(void* library, const char* name, Function& function) {
 const char* open_cupti(Cupti& cupti) {
   void* library = dlopen("libcupti.so.13", RTLD_NOW);
   const char* elsewhere = getenv("LOWRANK_CUPTI");
-  if (library == nullptr && elsewhere != nullptr) library = dlopen(elsewhere, RTLD_NOW);
+  if (library == nullptr && elsewhere != nullptr && *elsewhere != '\0') library = dlopen(elsewhere, RTLD_NOW);
   if (library == nullptr) return dlerror();
   const bool complete = find(library, "cuptiActivityRegisterCallbacks", cupti.register_callbacks) && find(library, "cuptiActivityEnable", cupti.enable) &&
                         find(library, "cuptiActivityGetNextRecord", cupti.next_record) && find(library, "cuptiActivityGetNumDroppedRecords", cupti.dropped_records) &&

@@ -5,6 +5,7 @@ import type { Bench, BenchContext, BenchOptions } from '../../bench/bench.ts';
 import { loraLinear } from '../../bench/lora-linear.ts';
 import { optimizer } from '../../bench/optimizer.ts';
 import { block } from '../../bench/cuda/block.ts';
+import { attention } from '../../bench/cuda/attention.ts';
 import { skinny } from '../../bench/cuda/skinny.ts';
 import { stream } from '../../bench/stream.ts';
 import { findPeers } from '../../bench/peers.ts';
@@ -25,6 +26,7 @@ describe('a bench', () => {
     { name: 'lora-linear', bench: loraLinear, options: { shape: '17x24x40x4' }, columns: ['frozen ms', 'p=0 / frozen', 'p=0.1 / frozen', 'FLOP floor'], rows: 1 },
     { name: 'lora-linear in f16', bench: loraLinear, options: { shape: '3x8x8x2', dtype: 'f16' }, columns: ['GFLOP/s'], rows: 1 },
     { name: 'skinny', bench: skinny, options: { shape: '17x24x4' }, columns: ['product', 'GB/s', 'of copy rate'], rows: 6 },
+    { name: 'attention', bench: attention, options: { shape: '2x12x2x1x8' }, columns: ['pass', 'µs', 'TFLOP/s'], rows: 2 },
     { name: 'block', bench: block, options: { shape: 'micro' }, columns: ['who', 'ms', 'over ours, frozen'], rows: 6 },
     { name: 'optimizer', bench: optimizer, options: { shape: '1000' }, columns: ['ms', 'GB/s'], rows: 2 },
   ];
@@ -43,6 +45,8 @@ describe('a bench', () => {
     { bench: loraLinear, shape: 'large' },
     { bench: optimizer, shape: '1.5' },
     { bench: skinny, shape: '17x24' },
+    { bench: attention, shape: '2x12x2x1' },
+    { bench: attention, shape: '2x4x2x1x8' },
     { bench: block, shape: 'llama9b' },
     { bench: stream, shape: 'cpu', found: 'cpu; bench large asks the same of a CPU' },
   ])('refuses --shape $shape and tells what it may be', async ({ bench, shape, found = shape }) => {

@@ -48,7 +48,7 @@ describe.skipIf(!hasBash)('gpu-check.sh', () => {
     expect(stages).toHaveLength(count);
     const seconds = stages.reduce((sum, [, limit]) => sum + limit, 0);
     expect(seconds).toBeGreaterThan(400);
-    expect(seconds).toBeLessThanOrEqual(570);
+    expect(seconds + 40).toBeLessThanOrEqual(575); // unpacking, GPU_CHECK_SECONDS
   });
 
   it('asks in one call first whether all is right, then how fast it is; sanitizers, compiled peers and the timeline of a step have a call of their own, a minute and more each', () => {
