@@ -7,12 +7,17 @@ namespace lowrank::cuda {
 
 constexpr int kPiece = 8;  // numbers
 
-// Piece `at` of row `row`, in a tile whose rows have kPieces (4, 8, 16, ...) pieces.
+// Where piece `at` of row `row` lies, in bytes from the beginning of a tile whose rows have kPieces (4, 8, 16, ...) pieces.
 template <int kPieces>
-GPU_FN unsigned char* piece_of(unsigned char* tile, int row, int at) {
+GPU_FN int offset_of(int row, int at) {
   static_assert(kPieces == 4 || kPieces % 8 == 0, "rows of 64 bytes, or of whole 128");
   const int exchange = kPieces == 4 ? row >> 1 & 3 : row & 7;
-  return tile + (row * kPieces + (at ^ exchange)) * 16;
+  return (row * kPieces + (at ^ exchange)) * 16;
+}
+
+template <int kPieces>
+GPU_FN unsigned char* piece_of(unsigned char* tile, int row, int at) {
+  return tile + offset_of<kPieces>(row, at);
 }
 
 // How many of the eight numbers from `first` on are before `end`.

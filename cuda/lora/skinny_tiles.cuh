@@ -24,13 +24,6 @@ constexpr int tile_bytes(int rows) { return rows * kTileColumns * 2; }
 constexpr int side_bytes(int ranks) { return 2 * ranks * kTileColumns * 2; }
 constexpr int tall_bytes(int rows, int ranks) { return rows * 2 * ranks * 2; }
 
-// Where piece_of finds a piece, in bytes from the tile's beginning.
-template <int kPieces>
-GPU_FN int offset_of(int row, int at) {
-  const int exchange = kPieces == 4 ? row >> 1 & 3 : row & 7;
-  return (row * kPieces + (at ^ exchange)) * 16;
-}
-
 // Numbers of 32 bits are enough to go on with inside a block.
 GPU_FN int at_most(int64_t left, int most) { return left < most ? static_cast<int>(left) : most; }
 constexpr int kEnough = 1 << 30;
