@@ -37,6 +37,16 @@ GPU_FN void store(T* to, const Floats<kCount>& values) {
   *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
 }
 
+// The first `count` of them: at once where that is all, and `to` is aligned.
+template <int kCount, class T>
+GPU_FN void store_first(T* to, const Floats<kCount>& values, int64_t count) {
+  if (count >= kCount && reinterpret_cast<uintptr_t>(to) % sizeof(Pack<T, kCount>) == 0) return store<kCount>(to, values);
+  GPU_UNROLL
+  for (int i = 0; i < kCount; ++i) {
+    if (i < count) to[i] = from_f32<T>(values.at[i]);
+  }
+}
+
 // A tensor as a kernel walks it: rows `pitch` elements apart. Not given: data is nullptr and pitch 0, so every row is nullptr.
 template <class T>
 struct Rows {

@@ -122,15 +122,7 @@ GPU_FN void store_rows(const MaskedLowRank& p, int64_t row, int64_t column, Sums
     Floats<kOwn> own;
     GPU_UNROLL
     for (int e = 0; e < kOwn; ++e) own.at[e] = own_sum(total, below, e);
-    H* to = static_cast<H*>(p.to) + at * p.pitch + column;
-    if (column + kOwn <= p.columns && reinterpret_cast<uintptr_t>(to) % sizeof(Pack<H, kOwn>) == 0) {
-      store<kOwn>(to, own);
-      continue;
-    }
-    GPU_UNROLL
-    for (int e = 0; e < kOwn; ++e) {
-      if (column + e < p.columns) to[e] = from_f32<H>(own.at[e]);
-    }
+    store_first(static_cast<H*>(p.to) + at * p.pitch + column, own, p.columns - column);
   }
 }
 

@@ -49,10 +49,10 @@ GPU_FN void spread_by_values(const Spread& s, uint32_t t) {
   for (int copy = 0; copy < copies; ++copy) {
     const bool low = ranked ? s.slots.low[copy] : source.low;
     const int32_t slot = ranked ? copy * span + place : behind + place - span;
-    EightHalves eight;
+    Floats<kOwnSlots> eight;
     GPU_UNROLL
-    for (int e = 0; e < kOwnSlots; ++e) eight.bits[e] = half_bits<H>(values[e], low);
-    store_eight(static_cast<uint16_t*>(s.to) + slot * s.slot_pitch + first, eight, left);
+    for (int e = 0; e < kOwnSlots; ++e) eight.at[e] = half_of<H>(values[e], low);
+    store_first(static_cast<H*>(s.to) + slot * s.slot_pitch + first, eight, left);
   }
 }
 

@@ -1,15 +1,11 @@
 // What lies in a slot. A thread writes 16 bytes of slots at a time: eight slots of one value, or eight values of one slot.
 #pragma once
-#include "../half.cuh"
+#include "../pack.cuh"
 #include "spread.h"
 
 namespace lowrank::cuda {
 
 constexpr int kOwnSlots = 8;
-
-struct alignas(16) EightHalves {
-  uint16_t bits[kOwnSlots];
-};
 
 // Where a slot's number comes from: a rank, or one of these.
 constexpr int32_t kNowhere = -1, kOne = -2, kBias = -3;
@@ -68,21 +64,8 @@ GPU_FN RankRow row_of(const Spread& s, int64_t i) {
 
 // What of `value` goes into 16 bits: itself, or what it loses there.
 template <class H>
-GPU_FN uint16_t half_bits(float value, bool low) {
-  const H high = from_f32<H>(value);
-  return low ? from_f32<H>(value - to_f32(high)).bits : high.bits;
-}
-
-// The first `count` of eight neighbours.
-GPU_FN void store_eight(uint16_t* to, const EightHalves& eight, int64_t count) {
-  if (count >= kOwnSlots && reinterpret_cast<uintptr_t>(to) % sizeof(EightHalves) == 0) {
-    *reinterpret_cast<EightHalves*>(to) = eight;
-    return;
-  }
-  GPU_UNROLL
-  for (int e = 0; e < kOwnSlots; ++e) {
-    if (e < count) to[e] = eight.bits[e];
-  }
+GPU_FN float half_of(float value, bool low) {
+  return low ? value - to_f32(from_f32<H>(value)) : value;
 }
 
 // A thread's eight slots from `first` on, of whichever values.
@@ -101,10 +84,10 @@ GPU_FN OwnSlots own_slots(const Spread& s, int32_t first) {
 // Those of value i, where the slots of a value lie side by side.
 template <class H>
 GPU_FN void write_slots(const Spread& s, const OwnSlots& own, const RankRow& row, int64_t i) {
-  EightHalves eight;
+  Floats<kOwnSlots> eight;
   GPU_UNROLL
-  for (int e = 0; e < kOwnSlots; ++e) eight.bits[e] = half_bits<H>(row.at(own.from[e].rank), own.from[e].low);
-  store_eight(static_cast<uint16_t*>(s.to) + i * s.value_pitch + own.first, eight, s.slots.count - own.first);
+  for (int e = 0; e < kOwnSlots; ++e) eight.at[e] = half_of<H>(row.at(own.from[e].rank), own.from[e].low);
+  store_first(static_cast<H*>(s.to) + i * s.value_pitch + own.first, eight, s.slots.count - own.first);
 }
 
 }  // namespace lowrank::cuda
