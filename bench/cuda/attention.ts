@@ -1,3 +1,4 @@
+import { rowOf as matrixRow } from '../../src/cli/layer-check.ts';
 import { makeNoise, type Noise } from '../../src/cli/noise.ts';
 import { deviceParty, type Party, spread, takeTurns, type Work } from '../../src/cli/turns.ts';
 import type { Device } from '../../src/device.ts';
@@ -124,10 +125,7 @@ function makeKernels(device: Device, shape: Shape, activations: DType): Kernels 
   };
 }
 
-async function numbersOf(tensor: Tensor, row: number, begin: number, count: number): Promise<Float32Array> {
-  using only = tensor.view([1, tensor.cols], row * tensor.cols);
-  return (await only.data()).slice(begin, begin + count) as Float32Array;
-}
+const numbersOf = async (tensor: Tensor, row: number, begin: number, count: number): Promise<Float32Array> => (await matrixRow(tensor, row)).slice(begin, begin + count);
 
 interface LastRows {
   readonly y: Float64Array;
