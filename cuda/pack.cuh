@@ -1,7 +1,7 @@
 // Neighbouring elements that one thread reads or writes at once: 16 bytes of activations where everything is aligned, else one element.
 #pragma once
 #include "../native/core/tensor.h"
-#include "half.cuh"
+#include "ptx.cuh"
 
 namespace lowrank::cuda {
 
@@ -37,13 +37,22 @@ GPU_FN void store(T* to, const Floats<kCount>& values) {
   *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
 }
 
-// The first `count` of them: at once where that is all, and `to` is aligned.
+// The first `count` of them: at once where that is all, and `to` is aligned. The instruction is
+// named, since of two ways that store the same elements the compiler makes one that stores them singly.
 template <int kCount, class T>
 GPU_FN void store_first(T* to, const Floats<kCount>& values, int64_t count) {
-  if (count >= kCount && reinterpret_cast<uintptr_t>(to) % sizeof(Pack<T, kCount>) == 0) return store<kCount>(to, values);
+  Pack<T, kCount> pack;
+  GPU_UNROLL
+  for (int i = 0; i < kCount; ++i) pack.at[i] = from_f32<T>(values.at[i]);
+  static_assert(sizeof pack == sizeof(uint4));
+  if (count >= kCount && reinterpret_cast<uintptr_t>(to) % sizeof(uint4) == 0) {
+    uint4 words;
+    memcpy(&words, &pack, sizeof words);
+    return ptx::store16(to, words);
+  }
   GPU_UNROLL
   for (int i = 0; i < kCount; ++i) {
-    if (i < count) to[i] = from_f32<T>(values.at[i]);
+    if (i < count) to[i] = pack.at[i];
   }
 }
 

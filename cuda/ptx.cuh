@@ -8,6 +8,7 @@ namespace lowrank::cuda::ptx {
 
 inline void cp_async16(void* to, const void* from, bool given, CUSIM_SITE) { cusim::async_copy(to, from, 16, given ? 16 : 0, {file, line}); }
 inline void cp_async16(void* to, const void* from, int bytes, CUSIM_SITE) { cusim::async_copy(to, from, 16, static_cast<size_t>(bytes), {file, line}); }
+inline void store16(void* to, uint4 words) { *static_cast<uint4*>(to) = words; }
 // A place in shared memory, as instructions take it.
 using SharedAt = unsigned char*;
 inline SharedAt shared_at(void* p) { return static_cast<SharedAt>(p); }
@@ -55,6 +56,8 @@ GPU_FN void cp_async16(void* to, const void* from, bool given) { cp_async16(shar
 GPU_FN void cp_async16(void* to, const void* from, int bytes) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from), "r"(bytes) : "memory");
 }
+// 16 bytes to where they are aligned.
+GPU_FN void store16(void* to, uint4 words) { asm volatile("st.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w) : "memory"); }
 GPU_FN void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int kUnderWay>
 GPU_FN void cp_async_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(kUnderWay) : "memory"); }

@@ -29,6 +29,14 @@ struct PartList {
     }
     return part;
   }
+  // Whose a rank is.
+  GPU_HOST_FN int part_with(int64_t rank) const {
+    int part = 0;
+    for (int i = 1; i < kMaxParts; ++i) {
+      if (i < count && rank >= at[i].rank0) part = i;
+    }
+    return part;
+  }
   // The rank in the place `padded`, or -1.
   GPU_HOST_FN int64_t rank_at(int64_t padded) const {
     for (int i = 0; i < kMaxParts; ++i) {

@@ -37,24 +37,35 @@ struct Sums {
 
 // Four places of row `row` from `place` on: all of a window and of a part.
 GPU_FN void add_row(const Sums& p, int64_t row, int32_t place, float* sums) {
-  GPU_UNROLL
-  for (int w = 0; w < kMostWindows; ++w) {
-    if (w >= p.from.count || place < p.padded[w] || place >= p.padded[w + 1]) continue;
-    const Window& window = p.from.windows[w];
-    const int32_t own = place - p.padded[w];
-    const float4 sum = sum_of(p.from.by_rows + (window.block0 * p.from.rows + row) * p.from.ranks + own, p.from.rows * p.from.ranks, window.blocks);
-    const int part_at = p.parts.part_at(window.rank0 + own);
-    const Part& part = p.parts.at[part_at];
-    const float scale = p.rows.scale[part_at], four[kFour] = {sum.x, sum.y, sum.z, sum.w};
-    const auto inside = static_cast<int32_t>(window.rank0 + own - part.padded0);
-    GPU_UNROLL
-    for (int e = 0; e < kFour; ++e) {
-      if (inside + e >= part.rank) continue;
-      const int64_t rank = part.rank0 + inside + e;
-      if (p.rows.spreads > 0) sums[rank] = four[e] * scale;
-      p.rows.out[row * p.parts.ranks() + rank] = four[e] * scale;
-    }
+  int w = 0;
+  for (int next = 1; next < kMostWindows; ++next) {
+    if (next < p.from.count && place >= p.padded[next]) w = next;
   }
+  const Window& window = p.from.windows[w];
+  const int32_t own = place - p.padded[w];
+  const float4 sum = sum_of(p.from.by_rows + (window.block0 * p.from.rows + row) * p.from.ranks + own, p.from.rows * p.from.ranks, window.blocks);
+  const int part_at = p.parts.part_at(window.rank0 + own);
+  const Part& part = p.parts.at[part_at];
+  const float scale = p.rows.scale[part_at], four[kFour] = {sum.x, sum.y, sum.z, sum.w};
+  const auto inside = static_cast<int32_t>(window.rank0 + own - part.padded0);
+  GPU_UNROLL
+  for (int e = 0; e < kFour; ++e) {
+    if (inside + e >= part.rank) continue;
+    const int64_t rank = part.rank0 + inside + e;
+    if (p.rows.spreads > 0) sums[rank] = four[e] * scale;
+    p.rows.out[row * p.parts.ranks() + rank] = four[e] * scale;
+  }
+}
+
+// A thread's share of a block's rows, `wide` pieces each: piece `own` and each `beside`-th behind it, of row `row` and each `apart`-th below
+// it. So what has to be known of a piece is found once for many rows.
+struct Turns {
+  int32_t own, beside, row, apart;
+};
+GPU_FN Turns turns_of(int32_t wide) {
+  const int32_t beside = wide < kThreads ? wide : kThreads, apart = kThreads / beside;
+  const int32_t thread = static_cast<int32_t>(threadIdx.x), row = thread / beside;
+  return {thread % beside, beside, row < apart ? row : kBlockRows, apart};
 }
 
 // A block's: kBlockRows rows, which it keeps in shared memory, and spreads where they are wanted in 16 bits.
@@ -68,9 +79,10 @@ GPU_FN void add_rows(const Sums& p, float* sums) {  // [kBlockRows, ranks]
   for (int which = 0; which < p.rows.spreads; ++which) {
     const Spread& s = p.rows.spread[which];
     const int32_t pieces = (s.slots.count + kOwnSlots - 1) / kOwnSlots;
-    for (int32_t i = threadIdx.x; i < rows * pieces; i += kThreads) {
-      const RankRow row{sums + i / pieces * ranks, 1, 0, ranks, 0.0f};
-      write_slots<H>(s, own_slots(s, i % pieces * kOwnSlots), row, row0 + i / pieces);
+    const Turns turns = turns_of(pieces);
+    for (int32_t piece = turns.own; piece < pieces; piece += turns.beside) {
+      const OwnSlots own = own_slots(s, piece * kOwnSlots);
+      for (int32_t row = turns.row; row < rows; row += turns.apart) write_slots<H>(s, own, RankRow{sums + row * ranks, 1, 0, ranks, 0.0f}, row0 + row);
     }
   }
 }

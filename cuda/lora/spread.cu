@@ -28,6 +28,20 @@ GPU_FN void spread_by_slots(const Spread& s, uint32_t t) {
   }
 }
 
+// Numbers of one rank for values first, first + 1, ...: those of its own part, where they come from the flat B.
+struct RankColumn {
+  const float* data;
+  int64_t pitch, begin, end;  // of the values that have a number
+
+  GPU_FN float at(int64_t i) const { return i >= begin && i < end ? data[i * pitch] : 0.0f; }
+};
+GPU_FN RankColumn column_of(const Spread& s, int64_t rank) {
+  const Ranked& from = s.from;
+  if (!from.flat_b) return {from.data + rank * from.rank_pitch, from.value_pitch, 0, s.first + s.values};
+  const Part& part = s.parts.at[s.parts.part_with(rank)];
+  return {from.data + part.b0 - part.column * part.rank + rank - part.rank0, part.rank, part.column, part.column + part.out};
+}
+
 // Values of a slot side by side. A thread has eight values of one place of the ranks, in all its copies, or of a slot behind them; a warp
 // has kPlacesAside places.
 template <class H>
@@ -42,8 +56,14 @@ GPU_FN void spread_by_values(const Spread& s, uint32_t t) {
   const bool ranked = place < span;
   const Source source = ranked ? Source{rank_in(s, place), false} : source_after(s, place - span);
   float values[kOwnSlots];
-  GPU_UNROLL
-  for (int e = 0; e < kOwnSlots; ++e) values[e] = e < left ? row_of(s, s.first + first + e).at(source.rank) : 0.0f;
+  if (source.rank >= 0) {
+    const RankColumn column = column_of(s, source.rank);
+    GPU_UNROLL
+    for (int e = 0; e < kOwnSlots; ++e) values[e] = e < left ? column.at(s.first + first + e) : 0.0f;
+  } else {
+    GPU_UNROLL
+    for (int e = 0; e < kOwnSlots; ++e) values[e] = source.rank == kOne ? 1.0f : source.rank == kBias && e < left ? s.slots.bias[s.first + first + e] : 0.0f;
+  }
   const int copies = ranked ? s.slots.copies : 1;
   GPU_NO_UNROLL
   for (int copy = 0; copy < copies; ++copy) {

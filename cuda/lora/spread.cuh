@@ -39,8 +39,9 @@ struct RankRow {
   float bias = 0.0f;
 
   GPU_FN float at(int32_t rank) const {
-    if (rank >= begin && rank < end) return data[rank * pitch];
-    return rank == kOne ? 1.0f : rank == kBias ? bias : 0.0f;
+    float number = rank == kOne ? 1.0f : rank == kBias ? bias : 0.0f;
+    if (rank >= begin && rank < end) number = data[rank * pitch];
+    return number;
   }
 };
 
@@ -68,14 +69,28 @@ GPU_FN float half_of(float value, bool low) {
   return low ? value - to_f32(from_f32<H>(value)) : value;
 }
 
-// A thread's eight slots from `first` on, of whichever values.
+// A thread's eight slots from `first` on, a multiple of eight, of whichever values.
 struct OwnSlots {
   int32_t first;
   Source from[kOwnSlots];
 };
-GPU_FN OwnSlots own_slots(const Spread& s, int32_t first) {
+// Eight places of one copy, whose ranks stand side by side: found at once.
+GPU_FN OwnSlots own_places(const Spread& s, int32_t first, int32_t place, bool low) {
+  int32_t rank0 = place, given = kOwnSlots;
+  if (s.slots.padded) {
+    const Part& part = s.parts.at[s.parts.part_at(place)];
+    const auto inside = static_cast<int32_t>(place - part.padded0);
+    rank0 = static_cast<int32_t>(part.rank0) + inside, given = static_cast<int32_t>(part.rank) - inside;
+  }
   OwnSlots own{first, {}};
-  const int32_t span = span_of(s);
+  GPU_UNROLL
+  for (int e = 0; e < kOwnSlots; ++e) own.from[e] = {e < given ? rank0 + e : kNowhere, low};
+  return own;
+}
+GPU_FN OwnSlots own_slots(const Spread& s, int32_t first) {
+  const int32_t span = span_of(s), copy = span == 0 ? s.slots.copies : first / span;
+  if (copy < s.slots.copies && span % kOwnSlots == 0) return own_places(s, first, first - copy * span, s.slots.low[copy]);
+  OwnSlots own{first, {}};
   GPU_UNROLL
   for (int e = 0; e < kOwnSlots; ++e) own.from[e] = source_of(s, span, first + e);
   return own;
