@@ -1,6 +1,6 @@
 // What this machine can do at this moment: f32 multiply-add and bf16 dot products from registers, reads and copies from memory.
 //   peak          measures everything once, prints one JSON object
-//   peak serve    answers lines "f32 2", "bf16 1", "read 2", "copy 2", "stream 2" (what, threads) with {"rate":225.1}, until its input
+//   peak serve    answers lines "f32 2", "bf16 1" (AMX, or AVX-512's dot products), "read 2", "copy 2", "stream 2" (what, threads) with {"rate":225.1}, until its input
 //                 ends; an instruction set may follow: "f32 2 avx2". What this processor hasn't got is {"rate":null}.
 // Rates are GFLOP/s (a multiply-add is two) and GB/s (a copy counts the bytes read and those written).
 #include <stdint.h>
@@ -21,6 +21,8 @@
 #endif
 #if defined(__x86_64__)
 #include <immintrin.h>
+
+#include "../../native/cpu/host/amx.h"
 #define PEAK_TARGET(features) __attribute__((noinline, target(features)))
 #else
 #define PEAK_TARGET(features) __attribute__((noinline))
@@ -62,6 +64,18 @@ PEAK_TARGET("avx512f,avx512bf16") void dot_avx512(int64_t n) {
   for (int j = 1; j < 24; ++j) sum = _mm512_add_ps(sum, s[j]);
   sink = sum[0];
 }
+
+// Four tiles of sums, each pair of factors serving two of them.
+void dot_amx(int64_t n) {
+  alignas(64) unsigned char configuration[64] = {1};  // the palette; columns in bytes from 16 on, rows from 48 on
+  for (int tile = 0; tile < 8; ++tile) configuration[16 + 2 * tile] = 64, configuration[48 + tile] = 16;
+  asm volatile("ldtilecfg %0" ::"m"(configuration));
+  asm volatile("tilezero %tmm4\n tilezero %tmm5\n tilezero %tmm6\n tilezero %tmm7\n tilezero %tmm0\n tilezero %tmm1\n tilezero %tmm2\n tilezero %tmm3");
+  for (int64_t i = 0; i < n; ++i) {
+    asm volatile("tdpbf16ps %tmm6, %tmm4, %tmm0\n tdpbf16ps %tmm7, %tmm4, %tmm1\n tdpbf16ps %tmm6, %tmm5, %tmm2\n tdpbf16ps %tmm7, %tmm5, %tmm3");
+  }
+  asm volatile("tilerelease");
+}
 #else
 PEAK_FMA(fma_portable, "", 16, 24)  // 128-bit vectors, as the compiler makes them: fused on Arm
 #endif
@@ -81,6 +95,7 @@ std::vector<Arithmetic> arithmetic() {
   return {{"f32", "avx512", avx512, fma_avx512, 24 * 16 * 2},
           {"f32", "avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), fma_avx2, 12 * 8 * 2},
           {"f32", "base", static_cast<bool>(__builtin_cpu_supports("sse4.2")), fma_base, 12 * 4 * 2},
+          {"bf16", "amx", lowrank::cpu::find_amx().tiles, dot_amx, 4 * 16 * 16 * 32 * 2},
           {"bf16", "avx512", avx512 && __builtin_cpu_supports("avx512bf16"), dot_avx512, 24 * 32 * 2}};
 #elif defined(__aarch64__)
   return {{"f32", "neon", true, fma_portable, 24 * 4 * 2}};

@@ -7,11 +7,15 @@ namespace lowrank {
 
 constexpr int64_t kScratchAlign = 64;
 
+// How frozen weights are multiplied. MatmulPrecision::medium: both factors in bf16, where the processor does that faster, by AVX-512's products
+// of pairs or by AMX's tiles. emulated_tiles: what the tiles do in plain C++, for tests on processors without them.
+enum class FrozenProducts : int32_t { f32, pairs, tiles, emulated_tiles };
+
 // The services of one stream. All pointers are set; `self` is handed back to each.
 struct Context {
   void* self;
   int threads;  // size of the pool, the calling thread included; results must not depend on it
-  bool bf16;    // products with frozen weights take both factors in bf16 (MatmulPrecision::medium, where there are instructions for it)
+  FrozenProducts frozen;
 
   // Runs task(arg, i, worker) for every i in [0, tasks), in any order, worker in [0, threads); returns when all are done.
   void (*run)(void* self, int64_t tasks, void (*task)(void* arg, int64_t i, int worker), void* arg);

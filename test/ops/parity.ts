@@ -64,7 +64,11 @@ const halves: readonly Variant[] = [
 ];
 
 // For ops with frozen products: they may round to bf16 here.
-const medium: Variant = { name: 'cpu avx512 medium', device: 'cpu', environment: { LOWRANK_ISA: 'avx512' }, matmulPrecision: 'medium', devices: [1, 2, 4] };
+const medium: readonly Variant[] = [
+  { name: 'cpu avx512 medium', device: 'cpu', environment: { LOWRANK_ISA: 'avx512' }, matmulPrecision: 'medium', devices: [1, 2, 4] },
+  ...(process.arch === 'x64' ? ['avx512', 'avx2'] : []).map((isa): Variant => (
+    { name: `cpu ${isa} emulated AMX`, device: 'cpu', environment: { LOWRANK_ISA: isa, LOWRANK_AMX: 'emulated' }, matmulPrecision: 'medium', devices: [1, 2] })),
+];
 
 const misalignments: readonly Misalign[] = [0, 1, 3];
 const emulatedMisalignments: readonly Misalign[] = [0, 1]; // kernels for CUDA have an aligned form and one for the rest
@@ -90,7 +94,7 @@ export interface ParityOptions<Case> {
 /** The claim that a kernel agrees with the oracle: on every backend and instruction set that is here, for every case. */
 export function parity<Case>(op: string, options: ParityOptions<Case>): void {
   const shares = new Shares<Case>();
-  for (const variant of [...variants, ...(options.frozen === true ? [medium] : []), ...(options.halves === undefined ? [] : halves)]) {
+  for (const variant of [...variants, ...(options.frozen === true ? medium : []), ...(options.halves === undefined ? [] : halves)]) {
     const missing = unavailable(variant);
     const cases = someOf(variant.activations === undefined ? options.cases : options.cases.filter(options.inHalves ?? (() => true)));
     if (missing === null) describe(`${op} on ${variant.name}`, () => checkVariant(op, variant, shares, { ...options, cases }));
@@ -214,12 +218,13 @@ function unavailable({ device, environment, matmulPrecision }: Variant): string 
   return withEnvironment(environment, () => {
     const { count, why } = probeDevices(device);
     if (count === 0) return device === 'cpu' ? why : (why.split(':')[0] ?? why);
-    return matmulPrecision === 'medium' && !hasBf16() ? 'this processor has no AVX512-BF16, or AMX beside it' : null;
+    const emulated = environment['LOWRANK_AMX'] === 'emulated';
+    return matmulPrecision === 'medium' && !emulated && !hasBf16() ? 'this processor has neither AVX512-BF16 nor AMX' : null;
   });
 }
 
 const processor = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : '';
-const hasBf16 = (): boolean => processor.includes(' avx512_bf16') && !processor.includes(' amx_bf16');
+const hasBf16 = (): boolean => processor.includes(' avx512_bf16');
 
 /** Opens a device as a variant wants it: the addon reads these variables when a device is opened. */
 async function openVariant(variant: Variant, number: number): Promise<Device> {

@@ -15,12 +15,12 @@ class Arena {
   // The services of the outer context, all hands included.
   LOWRANK_INLINE Context shared() {
     used_ = 0;
-    return Context{this, outer_.threads, outer_.bf16, run_shared, scratch, fail, nullptr};
+    return Context{this, outer_.threads, outer_.frozen, run_shared, scratch, fail, nullptr};
   }
   // For use inside a task: work stays on this worker.
   LOWRANK_INLINE Context serial() {
     used_ = 0;
-    return Context{this, 1, outer_.bf16, run_serial, scratch, fail, nullptr};
+    return Context{this, 1, outer_.frozen, run_serial, scratch, fail, nullptr};
   }
 
  private:

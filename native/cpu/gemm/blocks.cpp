@@ -1,4 +1,5 @@
 // Phase 2: a block of C, slab of k after slab of k.
+#include "amx.h"
 #include "job.h"
 
 namespace lowrank::cpu::LOWRANK_ISA {
@@ -68,8 +69,8 @@ void expand_slab(const Work& work, const Slab& slab, const Block& block) {
   for (int run = 0; run < 2; ++run) {
     const Right& right = work.columns->products[slab.product[run]].right;
     if (slab.k[run] == 0) continue;
-    if (run == 0 && slab.words == Words::bf16_pairs) {
-      pair_up_right(right, slab.k0[0], slab.k[0], work.n0, block);
+    if (run == 0 && slab.words != Words::f32) {
+      pair_up_right(right, slab.k0[0], slab.k[0], work.n0, block, slab.rows(0));
     } else {
       expand_right(right, slab.k0[run], slab.k[run], work.n0, block, run == 0 ? 0 : slab.rows(0));
     }
@@ -95,42 +96,84 @@ class Factors {
   HWY_ALIGN float numbers_[kTileRows * kPitch];
 };
 
-void run_slab(const Work& work, const Slab& slab, const Block& block, const Ahead& ahead) {
+// Columns of C at tile j of a block.
+LOWRANK_INLINE int64_t cols_at(const Work& work, int64_t j) {
+  const int64_t left = work.n - j * kTileCols;
+  return left < kTileCols ? left : kTileCols;
+}
+
+// B of the second run lies in the block from row `below` on.
+void run_panel(const Work& work, const Slab& slab, const Block& block, int64_t below, int64_t p, const Ahead& ahead, Factors& factors) {
   const Product* products = work.columns->products;
   const int64_t tiles = block.count();
   const Dropout& mask = products[slab.product[1]].mask;
   const bool masked = slab.k[1] > 0 && mask.on();
-  Factors factors;
-  for (int64_t p = work.begin; p < work.end; ++p) {
-    const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p);
-    Tile tile{};
-    for (int run = 0; run < 2; ++run) {
-      tile.k[run] = slab.rows(run);
-      const int64_t word = run == 0 ? count_words(slab.words, slab.k0[0]) : slab.k0[1];
-      if (slab.k[run] > 0) tile.a[run] = left_at(work, products[slab.product[run]], word, p, rows), tile.a_pitch[run] = rows.count;
+  const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p);
+  Tile tile{};
+  for (int run = 0; run < 2; ++run) {
+    tile.k[run] = slab.rows(run);
+    const int64_t word = run == 0 ? count_words(slab.words, slab.k0[0]) : slab.k0[1];
+    if (slab.k[run] > 0) tile.a[run] = left_at(work, products[slab.product[run]], word, p, rows), tile.a_pitch[run] = rows.count;
+  }
+  if (masked) factors.fill(work, mask, rows);
+  tile.factors_pitch = Factors::kPitch;
+  // The next panel of A comes from beyond L2: each tile asks for its share of it.
+  const int64_t share = slab.k[0] > 0 ? (rows.count + tiles - 1) / tiles : 0;
+  tile.c_pitch = work.columns->pitch;
+  for (int64_t j = 0; j < tiles; ++j) {
+    const int64_t col = j * kTileCols, cols = cols_at(work, j);
+    if (ahead.data != nullptr) ahead.ask((p - work.begin) * tiles + j, (work.end - work.begin) * tiles);
+    tile.soon = share > 0 ? tile.a[0] + work.job->plan.panel_size + j * share * slab.rows(0) : block.panels;
+    tile.soon_step = share;
+    for (int run = 0; run < 2; ++run) tile.b[run] = block.at(j, run == 0 ? 0 : below), tile.b_pitch[run] = block.vectors(j) * kLanes;
+    const int64_t at = rows.first * tile.c_pitch + col;
+    tile.c = work.c + at;
+    tile.from = work.from != nullptr ? work.from + at : nullptr;
+    tile.bias = work.bias != nullptr ? work.bias + col : nullptr;
+    tile.factors = masked ? factors.first() + col : nullptr;
+    const int64_t vectors = block.vectors(j);
+    if (cols == vectors * kLanes) {
+      tile_kernel(rows.count, vectors, slab.words)(tile);
+    } else {
+      run_ragged(tile, rows.count, vectors, cols, slab.words);
     }
-    if (masked) factors.fill(work, mask, rows);
-    tile.factors_pitch = Factors::kPitch;
-    // The next panel of A comes from beyond L2: each tile asks for its share of it.
-    const int64_t share = slab.k[0] > 0 ? (rows.count + tiles - 1) / tiles : 0;
-    tile.c_pitch = work.columns->pitch;
+  }
+}
+
+void run_slab(const Work& work, const Slab& slab, const Block& block, const Ahead& ahead) {
+  Factors factors;
+  for (int64_t p = work.begin; p < work.end; ++p) run_panel(work, slab, block, slab.rows(0), p, ahead, factors);
+}
+
+// By AMX, two panels at a time. What else goes into C, all in f32, is there before.
+void run_slab_by_amx(const Work& work, const Slab& slab, const Block& block, const Ahead& ahead) {
+  const Product& product = work.columns->products[slab.product[0]];
+  const Left& left = work.job->gemm->lefts[product.left];
+  const bool others = slab.k[1] > 0 || work.bias != nullptr || (work.from != nullptr && work.from != work.c);
+  const int64_t tiles = block.count();
+  Slab rider = slab;
+  rider.k[0] = 0, rider.words = Words::f32;
+  Factors factors;
+  AmxTiles amx(work.job->plan.emulated);
+  AmxProduct part{};
+  part.a_pitch = count_words(slab.words, left.k), part.words = slab.rows(0);
+  part.c_pitch = work.columns->pitch, part.adds = others || work.from != nullptr;
+  for (int64_t p = work.begin; p < work.end; p += kAmxPanels) {
+    const int panels = work.end - p < kAmxPanels ? 1 : kAmxPanels;
+    float* c[kAmxPanels] = {};
+    for (int i = 0; i < kAmxPanels; ++i) {
+      part.rows[i] = 0;
+      if (i >= panels) continue;
+      const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p + i);
+      if (others) run_panel(work, rider, block, slab.rows(0), p + i, {}, factors);
+      part.a[i] = panel_at(*work.job, p + i, 0) + work.job->offset[product.left] * rows.count + slab.k0[0] / 2;
+      part.rows[i] = rows.count, c[i] = work.c + rows.first * part.c_pitch;
+    }
     for (int64_t j = 0; j < tiles; ++j) {
-      const int64_t col = j * kTileCols, cols = work.n - col < kTileCols ? work.n - col : kTileCols;
-      if (ahead.data != nullptr) ahead.ask((p - work.begin) * tiles + j, (work.end - work.begin) * tiles);
-      tile.soon = share > 0 ? tile.a[0] + work.job->plan.panel_size + j * share * slab.rows(0) : block.panels;
-      tile.soon_step = share;
-      for (int run = 0; run < 2; ++run) tile.b[run] = block.at(j, run == 0 ? 0 : slab.rows(0)), tile.b_pitch[run] = block.vectors(j) * kLanes;
-      const int64_t at = rows.first * tile.c_pitch + col;
-      tile.c = work.c + at;
-      tile.from = work.from != nullptr ? work.from + at : nullptr;
-      tile.bias = work.bias != nullptr ? work.bias + col : nullptr;
-      tile.factors = masked ? factors.first() + col : nullptr;
-      const int64_t vectors = block.vectors(j);
-      if (cols == vectors * kLanes) {
-        tile_kernel(rows.count, vectors, slab.words)(tile);
-      } else {
-        run_ragged(tile, rows.count, vectors, cols, slab.words);
-      }
+      if (ahead.data != nullptr) ahead.ask((p - work.begin) * tiles + j * panels, (work.end - work.begin) * tiles);
+      part.b = block.at(j, 0), part.width = block.vectors(j) * kLanes, part.cols = cols_at(work, j);
+      for (int i = 0; i < panels; ++i) part.c[i] = c[i] + j * kTileCols;
+      amx.multiply(part);
     }
   }
 }
@@ -155,7 +198,8 @@ void run_task(const Job& job, const Task& task, const Turn& turn, const Buffers&
     const Block block = {buffers.block, slab.rows(0) + slab.rows(1), task.n};
     expand_slab(work, slab, block);
     const Slab* next = s + 1 < job.slab_count[task.columns] ? slabs + s + 1 : nullptr;
-    run_slab(work, slab, block, ahead_of(*work.columns, next, task.n0, task.n));
+    const Ahead ahead = ahead_of(*work.columns, next, task.n0, task.n);
+    slab.words == Words::bf16_tiles ? run_slab_by_amx(work, slab, block, ahead) : run_slab(work, slab, block, ahead);
     work.from = work.c, work.bias = nullptr;
   }
 }

@@ -131,6 +131,11 @@ void expand_columns(const Right& right, int64_t k0, int64_t k, int64_t n0, const
   }
 }
 
+void clear_rows(const Block& block, int64_t begin, int64_t end) {
+  for (int64_t panel = 0; panel < block.count(); ++panel)
+    for (float* at = block.at(panel, begin); at < block.at(panel, end); at += kLanes) hn::Store(hn::Zero(FloatTag()), FloatTag(), at);
+}
+
 }  // namespace
 
 void expand_right(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block, int64_t to) {
@@ -141,7 +146,8 @@ void expand_right(const Right& right, int64_t k0, int64_t k, int64_t n0, const B
   });
 }
 
-void pair_up_right(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block) {
+void pair_up_right(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block, int64_t end) {
+  clear_rows(block, count_words(Words::bf16_pairs, k), end);
   with_float_type(right.dtype, [&](auto type) {
     using T = typename decltype(type)::Stored;
     if (right.lie == Lie::rows) return pair_up_rows<T>(right, k0, k, n0, block, 0);

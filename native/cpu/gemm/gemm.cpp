@@ -42,7 +42,7 @@ void tell_plan(const Context& context, const Gemm& gemm, const Plan& plan) {
 
 bool prepare(const Context& context, const Gemm& gemm, Job& job) {
   job.gemm = &gemm;
-  job.plan = plan_gemm(gemm, context.bf16);
+  job.plan = plan_gemm(gemm, context.frozen);
   tell_plan(context, gemm, job.plan);
   int64_t offset = 0;
   for (int i = 0; i < gemm.left_count; ++i) {

@@ -41,7 +41,28 @@ void pack_rows(const float* x, int64_t pitch, int64_t rows, int64_t k, float* pa
   if (i < k) pack_chunk<false>(x + i, pitch, rows, k - i, panel + i * rows);
 }
 
+// kLanes pairs of 2 * kLanes numbers in a row.
+LOWRANK_INLINE WordVec pair_neighbours(const float* x) {
+  const FloatTag d;
+  const FloatVec low = hn::LoadU(d, x), high = hn::LoadU(d, x + kLanes);
+  return pairs_of(hn::ConcatEven(d, high, low), hn::ConcatOdd(d, high, low));
+}
+
 }  // namespace
+
+void pair_rows(const Left& left, int64_t row, int64_t rows, int64_t words, float* panel) {
+  const FloatTag d;
+  const float* x = left.data + row * left.pitch;
+  for (int64_t i = 0; i < rows; ++i, x += left.pitch, panel += words) {
+    int64_t word = 0;
+    for (; 2 * (word + kLanes) <= left.k; word += kLanes) hn::StoreU(hn::BitCast(d, pair_neighbours(x + 2 * word)), d, panel + word);
+    for (; word < words; word += kLanes) {
+      HWY_ALIGN float end[2 * kLanes] = {};
+      if (2 * word < left.k) memcpy(end, x + 2 * word, static_cast<size_t>(left.k - 2 * word) * sizeof(float));
+      hn::StoreU(hn::BitCast(d, pair_neighbours(end)), d, panel + word);
+    }
+  }
+}
 
 void pack_left(const Left& left, int64_t row, int64_t rows, const Dropout& drop, float* panel) {
   const float* x = left.data + row * left.pitch;

@@ -15,8 +15,14 @@ void pack_left(const Left& left, int64_t row, int64_t rows, const Dropout& drop,
 // A packed panel of f32, `k` runs of `rows`, as bf16 pairs. Reads up to kPanelSlack beyond `wide`, writes as pack_left does.
 void pair_panel(const float* wide, int64_t rows, int64_t k, float* panel);
 
+// The same rows as bf16 pairs for AMX, row by row, `words` apart: what lies beyond the Left's k is zero.
+void pair_rows(const Left& left, int64_t row, int64_t rows, int64_t words, float* panel);
+
 // Words that k numbers of a panel fill.
-LOWRANK_INLINE int64_t count_words(Words words, int64_t k) { return words == Words::f32 ? k : (k + 1) / 2; }
+LOWRANK_INLINE int64_t count_words(Words words, int64_t k) {
+  if (words == Words::f32) return k;
+  return words == Words::bf16_pairs ? (k + 1) / 2 : (k + 2 * kAmxWords - 1) / (2 * kAmxWords) * kAmxWords;
+}
 
 // A block of B: panels of kTileCols columns one after the other, `depth` rows of words each. The last panel has as many whole
 // vectors as its columns need, zeros beyond them.
@@ -38,7 +44,7 @@ struct Block {
 // Rows [k0, k0 + k) and columns [n0, n0 + block.cols) of `right` into the block as f32, from its row `to` on.
 void expand_right(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block, int64_t to);
 
-// The same as bf16 pairs, from row 0 on; k0 is even.
-void pair_up_right(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block);
+// The same as bf16 pairs, from row 0 on; k0 is even. Below them, before row `end`, are zeros.
+void pair_up_right(const Right& right, int64_t k0, int64_t k, int64_t n0, const Block& block, int64_t end);
 
 }  // namespace lowrank::cpu::LOWRANK_ISA

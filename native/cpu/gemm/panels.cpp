@@ -47,6 +47,13 @@ void run_side(const Job& job, int s, const PanelRows& rows, const float* from, f
   for (int64_t j = 0; j < job.sides[s].count(); ++j) run_side_tile(job, side, job.sides[s], j, left.k, rows, a, panel);
 }
 
+// Whether a side is made from Left i as it is.
+bool wanted_wide(const Gemm& gemm, int i) {
+  for (int s = 0; s < gemm.side_count; ++s)
+    if (gemm.sides[s].from == i && !gemm.sides[s].drop.on()) return true;
+  return false;
+}
+
 }  // namespace
 
 void pack_panel(const Job& job, const Turn& turn, int64_t p, int worker, const Buffers& buffers) {
@@ -61,13 +68,16 @@ void pack_panel(const Job& job, const Turn& turn, int64_t p, int worker, const B
     const Left& left = gemm.lefts[i];
     if (left.data == nullptr) continue;
     float* own = panel + job.offset[i] * rows.count;
-    if (left_words(gemm, job.plan, i) == Words::f32) {
+    const Words words = left_words(gemm, job.plan, i);
+    if (words == Words::f32) {
       pack_left(left, rows.first, rows.count, Dropout(), own);
       f32[i] = own;
       continue;
     }
+    if (words == Words::bf16_tiles) pair_rows(left, rows.first, rows.count, count_words(words, left.k), own);
+    if (words == Words::bf16_tiles && !wanted_wide(gemm, i)) continue;
     pack_left(left, rows.first, rows.count, Dropout(), wide);
-    pair_panel(wide, rows.count, left.k, own);
+    if (words == Words::bf16_pairs) pair_panel(wide, rows.count, left.k, own);
     f32[i] = wide, wide += left.k * rows.count;
   }
   for (int s = 0; s < gemm.side_count; ++s) run_side(job, s, rows, f32[gemm.sides[s].from], panel, buffers.panel);

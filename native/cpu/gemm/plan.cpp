@@ -17,9 +17,10 @@ bool is_frozen(const Gemm& gemm, int left) {
 
 Words left_words(const Gemm& gemm, const Plan& plan, int i) { return is_frozen(gemm, i) ? plan.words : Words::f32; }
 
-Plan plan_gemm(const Gemm& gemm, bool bf16) {
+Plan plan_gemm(const Gemm& gemm, FrozenProducts frozen) {
   Plan plan{};
-  plan.words = bf16 ? Words::bf16_pairs : Words::f32;
+  plan.words = frozen == FrozenProducts::f32 ? Words::f32 : frozen == FrozenProducts::pairs ? Words::bf16_pairs : Words::bf16_tiles;
+  plan.emulated = frozen == FrozenProducts::emulated_tiles;
   for (int i = 0; i < gemm.left_count; ++i)
     plan.width += count_words(left_words(gemm, plan, i), gemm.lefts[i].k);
   plan.panel_size = (plan.width * kTileRows + kPanelSlack + 15) / 16 * 16;
@@ -107,7 +108,7 @@ void format_plan(const Gemm& gemm, const Plan& plan, int threads, char* text, si
     for (int64_t left = gemm.columns[c].n; left > 0; left -= next_block(left, threads)) ++blocks;
   }
   snprintf(text, size, "gemm %lldx%lldx%lld, %s: tile %dx%d, %lld turns of %lld rows in %lld panels, %lld blocks of at most %lld columns, %lld slabs of at most %lld words, %d sides",
-           static_cast<long long>(gemm.m), n, k, plan.words == Words::f32 ? "f32" : "bf16", kTileRows, kTileCols, static_cast<long long>(plan.turns),
+           static_cast<long long>(gemm.m), n, k, plan.words == Words::f32 ? "f32" : plan.words == Words::bf16_pairs ? "bf16" : "bf16 by AMX", kTileRows, kTileCols, static_cast<long long>(plan.turns),
            static_cast<long long>(plan.turn_rows), static_cast<long long>(plan.panels), blocks, static_cast<long long>(kMaxBlock), slabs,
            static_cast<long long>(kMaxDepth), gemm.side_count);
 }

@@ -22,6 +22,7 @@ constexpr int64_t kPackedBytes = 16 << 20;
 
 struct Plan {
   Words words;         // what products with frozen weights multiply
+  bool emulated;       // AMX's tiles are
   int64_t width;       // words of a packed row: all the Lefts together
   int64_t panels;      // panels of rows in one turn
   int64_t turns;
@@ -29,8 +30,7 @@ struct Plan {
   int64_t panel_size;  // floats from one packed panel to the next
 };
 
-// `bf16`: see Context.
-Plan plan_gemm(const Gemm& gemm, bool bf16);
+Plan plan_gemm(const Gemm& gemm, FrozenProducts frozen);
 
 // How Left i is packed. A Left of a frozen product is used by no other.
 Words left_words(const Gemm& gemm, const Plan& plan, int i);

@@ -27,8 +27,10 @@ constexpr int kTileCols = kTileVectors * kLanes;
 #endif
 
 // What the first run of a tile multiplies. bf16 pairs: the numbers of k and k + 1, the first in the lower half of a word of 32 bits;
-// one word then stands where an f32 would, and the run is half as long.
-enum class Words : int32_t { f32, bf16_pairs };
+// one word then stands where an f32 would, and the run is half as long. bf16 tiles: the same pairs for AMX (amx.h), in panels of A row by
+// row, and the run ends with zeros where it would end inside of a tile.
+enum class Words : int32_t { f32, bf16_pairs, bf16_tiles };
+constexpr int64_t kAmxWords = 16;
 
 // C[rows, cols] = A B + bias + from over two runs of k. The second is the low-rank one, always f32, or empty; its product may be multiplied
 // by factors, a dropout's, before the first is added.

@@ -79,17 +79,17 @@ class Scratch {
 
 class CpuDevice {
  public:
-  CpuDevice(const Table* table, int threads, MatmulPrecision precision)
-      : table_(table), precision_(precision), workers_(threads), scratch_(static_cast<size_t>(workers_.threads()) + 1) {}
+  CpuDevice(const Table* table, int threads, FrozenProducts frozen)
+      : table_(table), frozen_(frozen), workers_(threads), scratch_(static_cast<size_t>(workers_.threads()) + 1) {}
 
   void launch(int32_t op, const void* contract, Failure* failure) {
     failure_ = failure;
-    const Context context{this, workers_.threads(), precision_ == MatmulPrecision::medium, run, scratch, fail, tells_plans_ ? tell : nullptr};
+    const Context context{this, workers_.threads(), frozen_, run, scratch, fail, tells_plans_ ? tell : nullptr};
     table_->kernels[op](contract, context);
     for (Scratch& scratch : scratch_) scratch.reset();
   }
   const Table* table() const { return table_; }
-  MatmulPrecision precision() const { return precision_; }
+  FrozenProducts frozen() const { return frozen_; }
   int threads() const { return workers_.threads(); }
 
  private:
@@ -116,7 +116,7 @@ class CpuDevice {
   }
 
   const Table* table_;
-  MatmulPrecision precision_;
+  FrozenProducts frozen_;
   bool tells_plans_ = getenv("LOWRANK_PLAN") != nullptr && strcmp(getenv("LOWRANK_PLAN"), "1") == 0;
   std::set<std::string> told_;  // each plan once
   Workers workers_;
@@ -144,9 +144,9 @@ void* open(const DeviceOptions* options, Failure* failure) {
   if (options->index != 0) failure->set("ERR_DEVICE", "cpu: there is one CPU device (found index %d)", options->index);
   if (table == nullptr) failure->set("ERR_DEVICE", "cpu: %s", why);
   if (failure->happened()) return nullptr;
-  const bool medium = options->matmul_precision == MatmulPrecision::medium && has_bf16_products(table);
+  const FrozenProducts frozen = options->matmul_precision == MatmulPrecision::medium ? medium_products(table) : FrozenProducts::f32;
   const int threads = options->threads > 0 ? options->threads : thread_count();
-  return new (std::nothrow) CpuDevice(table, threads, medium ? MatmulPrecision::medium : MatmulPrecision::highest);
+  return new (std::nothrow) CpuDevice(table, threads, frozen);
 }
 
 void read_processor_name(char* name, size_t size) {
@@ -163,12 +163,24 @@ void read_processor_name(char* name, size_t size) {
   fclose(file);
 }
 
+const char* name_of(FrozenProducts frozen) {
+  switch (frozen) {
+    case FrozenProducts::f32: return "";
+    case FrozenProducts::pairs: return "bf16 by AVX512-BF16";
+    case FrozenProducts::tiles: return "bf16 by AMX";
+    case FrozenProducts::emulated_tiles: return "bf16 by an emulation of AMX";
+  }
+  return "";
+}
+
 void info(void* device, DeviceInfo* out) {
   read_processor_name(out->name, sizeof out->name);
   snprintf(out->kernels, sizeof out->kernels, "%s", as_device(device)->table()->isa);
   out->memory = static_cast<int64_t>(sysconf(_SC_PHYS_PAGES)) * sysconf(_SC_PAGESIZE);
   out->threads = as_device(device)->threads();
-  out->matmul_precision = as_device(device)->precision();
+  const FrozenProducts frozen = as_device(device)->frozen();
+  out->matmul_precision = frozen == FrozenProducts::f32 ? MatmulPrecision::highest : MatmulPrecision::medium;
+  snprintf(out->products, sizeof out->products, "%s", name_of(frozen));
 }
 
 void copy(void*, void* to, const void* from, int64_t bytes, Failure*) { memcpy(to, from, static_cast<size_t>(bytes)); }

@@ -2,11 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__)
-#include <cpuid.h>
-#endif
-
 #include "../table.h"
+#include "amx.h"
 
 namespace lowrank::cpu {
 
@@ -68,25 +65,21 @@ const Table* choose_table(char* why, unsigned long size) {
 }
 
 #if defined(__x86_64__)
-namespace {
-
-// Intel's processors with AMX leave bf16 to its tiles: their AVX-512 dot products have half the rate of f32's multiply-adds (178 of 354
-// GFLOP/s were measured), and twice as many of them are no gain.
-bool has_amx_bf16() {
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d >> 22 & 1) != 0;
+// Intel's processors with AMX have AVX-512 dot products at half the rate of f32's multiply-adds (178 of 354 GFLOP/s were measured), and twice as
+// many of them are no gain: there it is the tiles or f32.
+FrozenProducts medium_products(const Table* table) {
+  static const Amx found = find_amx();
+  const char* amx = getenv("LOWRANK_AMX");
+  if (amx != nullptr && strcmp(amx, "emulated") == 0) return FrozenProducts::emulated_tiles;
+  if (found.tiles && (amx == nullptr || strcmp(amx, "off") != 0)) return FrozenProducts::tiles;
+  return table->has_pairs() && __builtin_cpu_supports("avx512bf16") && !found.bf16 ? FrozenProducts::pairs : FrozenProducts::f32;
 }
-
-}  // namespace
-#endif
-
-// Whether they are faster than those in f32.
-bool has_bf16_products(const Table* table) {
-#if defined(__x86_64__)
-  return table->bf16_products() && __builtin_cpu_supports("avx512bf16") && !has_amx_bf16();
 #else
-  return table->bf16_products();
-#endif
+FrozenProducts medium_products(const Table* table) {
+  const char* amx = getenv("LOWRANK_AMX");
+  if (amx != nullptr && strcmp(amx, "emulated") == 0) return FrozenProducts::emulated_tiles;
+  return table->has_pairs() ? FrozenProducts::pairs : FrozenProducts::f32;
 }
+#endif
 
 }  // namespace lowrank::cpu
