@@ -138,7 +138,7 @@ attend_flash(GPU_ARGUMENT Attend<T> p, GPU_ARGUMENT QueryRows<T, kD> rows, GPU_A
   fetch_rows<kRows<kTiles>, kThreads>(queries, rows.of(place->g), place->first, view.rows(), view.size);
   const Sight range = p.keys_of_run(sight_of_rows(view, place->first, kRows<kTiles>), static_cast<int32_t>(blockIdx.y));
   const auto fetch = [&](const RowTile<kD>& tile, const T* base, int32_t key) {
-    fetch_rows<kKeys, kThreads>(tile, EvenRows<T>{base + static_cast<int64_t>(place->g) * view.size, view.kv_pitch}, key, range.end, view.size);
+    fetch_rows<kKeys, kThreads>(tile, EvenRows<T>{{base + static_cast<int64_t>(place->g) * view.size}, view.kv_pitch}, key, range.end, view.size);
     ptx::cp_async_commit();
   };
 
@@ -187,7 +187,7 @@ attend_flash(GPU_ARGUMENT Attend<T> p, GPU_ARGUMENT QueryRows<T, kD> rows, GPU_A
 template <int kTiles, int kD, class T>
 void launch_flash(Queue& queue, const Attend<T>& p) {
   const TileOrder order = longest_first(queue, p.view, TilesOf::rows, kRows<kTiles>, p.heads / p.view.group);
-  const QueryRows<T, kD> rows(p.view, p.view.q, p.view.q_pitch);
+  const QueryRows<T, kD> rows(p.view, Pitched<T>{p.view.q, p.view.q_pitch});
   const dim3 grid(order.blocks(), static_cast<unsigned>(p.parts.runs));
   const float factor = p.view.scale * kLog2E;
   allow_shared(attend_flash<T, kTiles, kD>, kShared<kTiles, kD>);

@@ -22,6 +22,13 @@ struct RowTile {
     ptx::SharedAt from[kSpread / 2];
     GPU_FN ptx::SharedAt at(int rows, int pieces) const { return from[pieces % kSpread / 2] + (rows * kPieces + pieces / kSpread * kSpread) * 16; }
   };
+  // The same in one register. Tiles are aligned to kSpread pieces, so that a step of less is bits to be flipped where it is read.
+  struct TightLane {
+    ptx::SharedAt from;
+    GPU_FN ptx::SharedAt at(int rows, int pieces) const {
+      return ptx::flipped(from, pieces % kSpread * 16) + (rows * kPieces + pieces / kSpread * kSpread) * 16;
+    }
+  };
   static GPU_FN int permuted(int row, int piece) { return (piece ^ (row / (8 / kSpread) % kSpread)) * 16; }
   GPU_FN unsigned char* at(int row, int piece) const { return base + row * kPieces * 16 + permuted(row, piece); }
   GPU_FN Lane lane(int row, int piece) const {
@@ -30,6 +37,10 @@ struct RowTile {
     for (int i = 0; i < kSpread / 2; ++i) lane.from[i] = ptx::shared_at(base + row * kPieces * 16 + (permuted(row, piece) ^ (i * 32)));
     return lane;
   }
+  GPU_FN TightLane tight_lane(int row, int piece) const { return {ptx::shared_at(at(row, piece))}; }
+  // Of a right factor whose columns, or whose rows (read transposed), are the tile's rows.
+  GPU_FN TightLane as_columns() const { return tight_lane(static_cast<int>(lane_id() % 8 + lane_id() / 16 * 8), static_cast<int>(lane_id() / 8 % 2)); }
+  GPU_FN TightLane as_rows() const { return tight_lane(static_cast<int>(lane_id() % 16), static_cast<int>(lane_id() / 16)); }
 };
 
 template <int kD, int kRows>
@@ -39,66 +50,95 @@ constexpr int kTileBytes = kRows * kD * 2;
 template <int kThreads, int kD>
 constexpr int kFetchStep = kThreads * 8 / kD < 8 ? kThreads * 8 / kD : kThreads * 8 / kD / 8 * 8;
 
-// Rows one behind the other, `pitch` elements apart.
-template <class T>
+// Rows one behind the other, `pitch` elements apart, of kParts tensors that lie alike.
+template <class T, int kParts_ = 1>
 struct EvenRows {
-  const T* base;
+  static constexpr int kParts = kParts_;
+  const T* base[kParts];
   int64_t pitch;
 
   // A row, and from there on each that lies kStep rows behind.
   struct Walk {
-    const T* at;
+    const T* at[kParts];
     int64_t step;
-    GPU_FN void next() { at += step; }
+    GPU_FN void next() {
+      GPU_UNROLL
+      for (int i = 0; i < kParts; ++i) at[i] += step;
+    }
   };
   template <int kStep>
-  GPU_FN Walk walk(int32_t row) const { return {base + row * pitch, kStep * pitch}; }
+  GPU_FN Walk walk(int32_t row) const {
+    Walk walk{{}, kStep * pitch};
+    GPU_UNROLL
+    for (int i = 0; i < kParts; ++i) walk.at[i] = base[i] + row * pitch;
+    return walk;
+  }
+};
+
+// Where the first token and head lie, and from token to token.
+template <class T>
+struct Pitched {
+  const T* base;
+  int64_t pitch;
 };
 
 // Rows of a kv head's queries, or of what lies as they do: from one to the next head of the group, then on to the next token. An argument of
 // the kernel: what a step means is made at the launch, and no register holds it.
-template <class T, int kStep>
+template <class T, int kStep, int kParts_ = 1>
 struct GroupedRows {
-  const T* base;  // of the first token and head
-  int64_t pitch;  // from token to token
+  static constexpr int kParts = kParts_;
+  Pitched<T> part[kParts];
   int32_t size, group;
   Divisor by_group;
-  int32_t heads;       // of a step, beside whole tokens
-  int64_t step, wrap;  // elements; what is added where the group ends
+  int32_t heads;                       // of a step, beside whole tokens
+  int64_t step[kParts], wrap[kParts];  // elements; what is added where the group ends
 
-  GroupedRows(const AttentionView<T>& view, const T* data, int64_t row_pitch)
-      : base(data), pitch(row_pitch), size(view.size), group(view.group), by_group(view.by_group), heads(kStep % view.group),
-        step(kStep / view.group * row_pitch + kStep % view.group * view.size), wrap(row_pitch - static_cast<int64_t>(view.group) * view.size) {}
+  template <class... Parts>
+  GroupedRows(const AttentionView<T>& view, const Parts&... parts)
+      : part{parts...}, size(view.size), group(view.group), by_group(view.by_group), heads(kStep % view.group) {
+    for (int i = 0; i < kParts; ++i) {
+      step[i] = kStep / view.group * part[i].pitch + kStep % view.group * view.size;
+      wrap[i] = part[i].pitch - static_cast<int64_t>(view.group) * view.size;
+    }
+  }
 
   struct Walk {
     const GroupedRows& rows;
-    const T* at;
+    const T* at[kParts];
     int32_t head;
     GPU_FN void next() {
-      head += rows.heads, at += rows.step;
-      if (head >= rows.group) head -= rows.group, at += rows.wrap;
+      head += rows.heads;
+      const bool wraps = head >= rows.group;
+      if (wraps) head -= rows.group;
+      GPU_UNROLL
+      for (int i = 0; i < kParts; ++i) at[i] += rows.step[i] + (wraps ? rows.wrap[i] : 0);
     }
   };
   struct OfHead {
+    static constexpr int kParts = kParts_;
     const GroupedRows& rows;
     int32_t g;
     template <int kWalk>
     GPU_FN Walk walk(int32_t row) const {
       static_assert(kWalk == kStep);
       const int32_t token = rows.by_group.quotient(row), head = row - token * rows.group;
-      return {rows, rows.base + token * rows.pitch + (static_cast<int64_t>(g) * rows.group + head) * rows.size, head};
+      Walk walk{rows, {}, head};
+      GPU_UNROLL
+      for (int i = 0; i < kParts; ++i) walk.at[i] = rows.part[i].base + token * rows.part[i].pitch + (static_cast<int64_t>(g) * rows.group + head) * rows.size;
+      return walk;
     }
   };
   GPU_FN OfHead of(int32_t g) const { return {*this, g}; }
 };
 
-// Rows [row, row + kRows) into a tile; those from `end` on are zeros, as are numbers behind `size`. Not awaited. Every thread takes as many
-// rows as any other, kStep apart: their places in the tile differ by what is known here, so that an address is a number in the instruction.
+// Rows [row, row + kRows) into a tile, of each part behind those of the one before; those from `end` on are zeros, as are numbers behind
+// `size`. Not awaited. Every thread takes as many rows as any other, kStep apart: their places in the tile differ by what is known here, so
+// that an address is a number in the instruction.
 template <int kRows, int kThreads, int kD, class Rows>
 GPU_FN void fetch_rows(const RowTile<kD>& tile, const Rows& rows, int32_t row, int32_t end, int size) {
   constexpr int kPieces = RowTile<kD>::kPieces, kStep = kFetchStep<kThreads, kD>;
   constexpr int kPlaces = kStep < 8 ? 8 / kStep : 1;
-  static_assert(kRows % kStep == 0 && kStep * kPieces % 32 == 0 && 8 % (8 / kPlaces) == 0);
+  static_assert(kRows % kStep == 0 && kRows % 8 == 0 && kStep * kPieces % 32 == 0 && 8 % (8 / kPlaces) == 0);
   const int thread = ptx::made_here(static_cast<int>(threadIdx.x)), piece = thread % kPieces, own = thread / kPieces;
   if (own >= kStep) return;  // whole warps
   const int32_t count = piece * 8 < size ? end - row - own : 0;
@@ -108,7 +148,11 @@ GPU_FN void fetch_rows(const RowTile<kD>& tile, const Rows& rows, int32_t row, i
   for (int i = 0; i < kPlaces; ++i) to[i] = ptx::shared_at(tile.at(own + i * kStep, piece));
   GPU_UNROLL
   for (int i = 0; i < kRows / kStep; ++i, walk.next()) {
-    ptx::cp_async16(to[i % kPlaces] + i / kPlaces * kPlaces * kStep * kPieces * 16, walk.at + piece * 8, i * kStep < count);
+    GPU_UNROLL
+    for (int part = 0; part < Rows::kParts; ++part) {
+      const ptx::SharedAt at = to[i % kPlaces] + i / kPlaces * kPlaces * kStep * kPieces * 16 + part * kTileBytes<kD, kRows>;
+      ptx::cp_async16(at, walk.at[part] + piece * 8, i * kStep < count);
+    }
   }
 }
 
@@ -131,41 +175,70 @@ GPU_FN void clear(float (&sums)[kTiles][kColumns][4]) {
   }
 }
 
+// A tile's rows from `row` on as a left factor.
+template <int kTiles, int kSteps, int kD>
+GPU_FN void load_left(uint32_t (&left)[kTiles][kSteps][4], const RowTile<kD>& rows, int row) {
+  const int lane = static_cast<int>(lane_id());
+  const auto on_left = rows.lane(row + lane % 16, lane / 16);
+  GPU_UNROLL
+  for (int t = 0; t < kTiles; ++t) {
+    GPU_UNROLL
+    for (int k = 0; k < kSteps; ++k) ptx::ldmatrix_x4(left[t][k], on_left.at(t * 16, k * 2));
+  }
+}
+
+// sums += left (rows of b, from b_row)^T, of step k of their depth.
+template <class T, int kTiles, int kColumns, class Lane>
+GPU_FN void multiply_step(float (&sums)[kTiles][kColumns][4], const uint32_t (&left)[kTiles][4], const Lane& as_columns, int b_row, int k) {
+  GPU_UNROLL
+  for (int n = 0; n < kColumns; n += 2) {
+    uint32_t right[4];
+    ptx::ldmatrix_x4(right, as_columns.at(b_row + n * 8, k * 2));
+    GPU_UNROLL
+    for (int t = 0; t < kTiles; ++t) {
+      ptx::mma_m16n8k16<T>(sums[t][n], left[t], right[0], right[1]);
+      ptx::mma_m16n8k16<T>(sums[t][n + 1], left[t], right[2], right[3]);
+    }
+  }
+}
+
 // sums = (the warp's rows of a, from a_row) (all rows of b)^T.
 template <class T, int kTiles, int kColumns, int kD>
 GPU_FN void multiply_rows(float (&sums)[kTiles][kColumns][4], const RowTile<kD>& a, int a_row, const RowTile<kD>& b) {
   const int lane = static_cast<int>(lane_id());
-  const auto on_left = a.lane(a_row + lane % 16, lane / 16), on_right = b.lane(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+  const auto on_left = a.lane(a_row + lane % 16, lane / 16), as_columns = b.lane(lane % 8 + lane / 16 * 8, lane / 8 % 2);
   clear(sums);
   GPU_UNROLL
   for (int k = 0; k < kD / 16; ++k) {
     uint32_t left[kTiles][4];
     GPU_UNROLL
     for (int t = 0; t < kTiles; ++t) ptx::ldmatrix_x4(left[t], on_left.at(t * 16, k * 2));
-    GPU_UNROLL
-    for (int n = 0; n < kColumns; n += 2) {
-      uint32_t right[4];
-      ptx::ldmatrix_x4(right, on_right.at(n * 8, k * 2));
-      GPU_UNROLL
-      for (int t = 0; t < kTiles; ++t) {
-        ptx::mma_m16n8k16<T>(sums[t][n], left[t], right[0], right[1]);
-        ptx::mma_m16n8k16<T>(sums[t][n + 1], left[t], right[2], right[3]);
-      }
-    }
+    multiply_step<T>(sums, left, as_columns, 0, k);
   }
 }
 
-// totals += weights (the rows of a tile).
-template <class T, int kTiles, int kSteps, int kColumns, int kD>
-GPU_FN void add_weighted_rows(float (&totals)[kTiles][kColumns][4], const uint32_t (&weights)[kTiles][kSteps][4], const RowTile<kD>& rows) {
-  const int lane = static_cast<int>(lane_id());
-  const auto on_right = rows.lane(lane % 16, lane / 16);
+// sums = left (rows of b, from b_row)^T.
+template <class T, int kTiles, int kColumns, int kSteps, class Lane>
+GPU_FN void multiply_left(float (&sums)[kTiles][kColumns][4], const uint32_t (&left)[kTiles][kSteps][4], const Lane& as_columns, int b_row) {
+  clear(sums);
+  GPU_UNROLL
+  for (int k = 0; k < kSteps; ++k) {
+    uint32_t step[kTiles][4];
+    GPU_UNROLL
+    for (int i = 0; i < kTiles * 4; ++i) step[i / 4][i % 4] = left[i / 4][k][i % 4];
+    multiply_step<T>(sums, step, as_columns, b_row, k);
+  }
+}
+
+// totals += weights (rows of a tile, from `row`).
+template <class T, int kTiles, int kSteps, int kColumns, class Lane>
+GPU_FN void add_weighted_rows(float (&totals)[kTiles][kColumns][4], const uint32_t (&weights)[kTiles][kSteps][4], const Lane& as_rows, int row) {
   GPU_UNROLL
   for (int k = 0; k < kSteps; ++k) {
     GPU_UNROLL
     for (int n = 0; n < kColumns; n += 2) {
       uint32_t right[4];
-      ptx::ldmatrix_x4_trans(right, on_right.at(k * 16, n));
+      ptx::ldmatrix_x4_trans(right, as_rows.at(row + k * 16, n));
       GPU_UNROLL
       for (int t = 0; t < kTiles; ++t) {
         ptx::mma_m16n8k16<T>(totals[t][n], weights[t][k], right[0], right[1]);
@@ -173,6 +246,11 @@ GPU_FN void add_weighted_rows(float (&totals)[kTiles][kColumns][4], const uint32
       }
     }
   }
+}
+template <class T, int kTiles, int kSteps, int kColumns, int kD>
+GPU_FN void add_weighted_rows(float (&totals)[kTiles][kColumns][4], const uint32_t (&weights)[kTiles][kSteps][4], const RowTile<kD>& rows) {
+  const int lane = static_cast<int>(lane_id());
+  add_weighted_rows<T>(totals, weights, rows.lane(lane % 16, lane / 16), 0);
 }
 
 template <class T, int kTiles, int kSteps>
@@ -223,12 +301,13 @@ GPU_FN void find_sights(Sight* sights, int32_t first, int32_t last, const Of& of
   for (auto i = static_cast<int32_t>(threadIdx.x); i < kRows; i += kThreads) sights[i] = of(first + i < last ? first + i : last);
 }
 
-// Whether any, and whether all of a warp's kCount rows see any, or all, of others. Both ends of what is seen rise from row to row.
+// Whether any, and whether all of a warp's kCount rows see any, or all, of others. Both ends of what is seen rise from row to row. Without &&:
+// reading both ends costs less than a second one that waits for the first.
 template <int kCount>
 struct WarpSight {
   const Sight* rows;
-  GPU_FN bool sees_any(int32_t at, int count) const { return at < rows[kCount - 1].end && at + count > rows[0].begin; }
-  GPU_FN bool sees_all(int32_t at, int count) const { return at >= rows[kCount - 1].begin && at + count <= rows[0].end; }
+  GPU_FN bool sees_any(int32_t at, int count) const { return (at < rows[kCount - 1].end) && (at + count > rows[0].begin); }
+  GPU_FN bool sees_all(int32_t at, int count) const { return (at >= rows[kCount - 1].begin) && (at + count <= rows[0].end); }
 };
 
 // Scores of what isn't seen become -inf. Columns count from `first`.

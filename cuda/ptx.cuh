@@ -12,6 +12,7 @@ inline void store16(void* to, uint4 words) { *static_cast<uint4*>(to) = words; }
 // A place in shared memory, as instructions take it.
 using SharedAt = unsigned char*;
 inline SharedAt shared_at(void* p) { return static_cast<SharedAt>(p); }
+inline SharedAt flipped(SharedAt at, uintptr_t bits) { return reinterpret_cast<SharedAt>(reinterpret_cast<uintptr_t>(at) ^ bits); }
 inline int made_here(int x) { return x; }
 inline void cp_async_commit() { cusim::async_commit(); }
 template <int kUnderWay>
@@ -29,6 +30,7 @@ inline uint32_t pack_halves(float low, float high) { return from_f32<H>(low).bit
 inline float exp2_approximate(float x) { return exp2f(x); }
 inline float reciprocal_approximate(float x) { return 1.0f / x; }
 inline void bar_sync(int id, int threads, CUSIM_SITE) { cusim::sync_named(id, threads, {file, line}); }
+inline void bar_arrive(int id, int threads, CUSIM_SITE) { cusim::arrive_named(id, threads, {file, line}); }
 inline void fence_gpu() { cusim::thread_fence(); }
 
 #else
@@ -41,6 +43,7 @@ GPU_FN SharedAt shared_at(const void* p) {
   asm volatile("mov.b32 %0, %1;" : "=r"(at) : "r"(shared_address(p)));
   return at;
 }
+GPU_FN SharedAt flipped(SharedAt at, uint32_t bits) { return at ^ bits; }
 // The same number. What is computed from it is computed where that is written, not ahead of a loop and kept in registers.
 GPU_FN int made_here(int x) {
   int y;
@@ -102,6 +105,8 @@ GPU_FN float reciprocal_approximate(float x) {
   return y;
 }
 GPU_FN void bar_sync(int id, int threads) { asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
+// The warp is counted, with what it wrote, and doesn't wait.
+GPU_FN void bar_arrive(int id, int threads) { asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory"); }
 // Orders memory between blocks: before the atomic that publishes, after the atomic that finds out.
 GPU_FN void fence_gpu() { asm volatile("fence.acq_rel.gpu;" ::: "memory"); }
 

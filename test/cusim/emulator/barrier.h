@@ -8,5 +8,7 @@ namespace cusim {
 void sync_threads(const Site& site);
 // bar.sync id, threads: whole warps; the warps that meet may stand at different places.
 void sync_named(int id, int threads, const Site& site);
+// bar.arrive id, threads: a whole warp is counted, and goes on.
+void arrive_named(int id, int threads, const Site& site);
 
 }  // namespace cusim

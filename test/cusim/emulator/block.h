@@ -48,6 +48,10 @@ struct Barrier {
   unsigned expected = 0;
   Site site;
   std::vector<uint16_t> waiting;
+  unsigned arrived = 0;  // threads that are counted and went on
+  Seen seen;             // by them
+
+  size_t counted() const { return waiting.size() + arrived; }
 };
 
 struct Block {

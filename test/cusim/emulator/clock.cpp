@@ -27,9 +27,15 @@ void Clocks::begin_block(unsigned warps) {
   published_.emplace_back();
 }
 
-void Clocks::join(uint32_t warps) {
+void Clocks::leave(unsigned warp, Seen& left) {
+  for (unsigned other = 0; other < warps_; ++other) left.before[other] = std::max(left.before[other], seen_[warp][other]);
+  left.before[warp] = ++now_;
+}
+
+void Clocks::join(uint32_t warps, const Seen& left) {
   ++now_;
-  uint32_t seen[kMaxWarps] = {};
+  uint32_t seen[kMaxWarps];
+  std::copy(left.before, left.before + kMaxWarps, seen);
   bool acquired = false, after_atomic = false;
   for (unsigned w = 0; w < warps_; ++w) {
     if ((warps >> w & 1) == 0) continue;

@@ -17,6 +17,11 @@ struct Event {
   bool operator==(const Event&) const = default;
 };
 
+// Per warp, the time before which its events have been seen.
+struct Seen {
+  uint32_t before[kMaxWarps] = {};
+};
+
 class Clocks {
  public:
   // Blocks of earlier launches lie before `first_block` and are ordered before everything.
@@ -26,8 +31,11 @@ class Clocks {
   uint32_t block() const { return block_; }
   uint32_t now() const { return now_; }
 
-  // A barrier or a whole-warp synchronisation of the warps in `warps` (a bit mask): each sees what any of them saw or did.
-  void join(uint32_t warps);
+  // A barrier or a whole-warp synchronisation of the warps in `warps` (a bit mask): each sees what any of them saw or did, and what others
+  // left there.
+  void join(uint32_t warps, const Seen& left = {});
+  // The warp leaves what it saw or did at a barrier, and goes on.
+  void leave(unsigned warp, Seen& left);
   // __threadfence of a thread: what it sees and did may be published by its next atomic.
   void fence(uint16_t thread);
   void atomic(uint16_t thread);

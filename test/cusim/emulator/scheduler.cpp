@@ -96,7 +96,7 @@ void run_thread() {
 
 void create_threads() {
   block.warps.assign((block.threads_count + kWarp - 1) / kWarp, Warp{});
-  for (Barrier& barrier : block.barriers) barrier.waiting.clear();
+  for (Barrier& barrier : block.barriers) barrier = {};
   ready.clear();
   for (unsigned i = 0; i < block.threads_count; ++i) {
     Thread& thread = block.threads[i];

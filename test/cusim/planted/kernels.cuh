@@ -10,7 +10,7 @@ using namespace lowrank::cuda;
 enum class Defect {
   none, no_barrier, late_wait, no_row_guard, no_k_guard, no_column_guard, no_rank_guard, barrier_in_branch, early_prefetch, misaligned_ldmatrix,
   mma_in_branch, no_warp_barrier, early_return, bad_mask, lane_outside_mask, plain_ticket, no_release, no_acquire, shared_overflow, uninitialised_shared,
-  named_barrier_missing, row_mask_off_by_one
+  named_barrier_missing, late_gift, row_mask_off_by_one
 };
 
 // y[t, n] = sum_k x[t, k] w[n, k]; x: T x K, w: N x K in 16 bits, y f32. A block makes 64 x 32 with four warps, K in steps of 32 through
@@ -137,14 +137,19 @@ __global__ void __launch_bounds__(kSumThreads) sum(Sum p) {
   if (lane == 0) *p.out = own;
 }
 
-// y = x, handed from warps 0 and 1 to warps 2 and 3 through shared memory with a named barrier each.
+// y = x, handed from warps 0 and 1 to warps 2 and 3 through shared memory with a named barrier each, at which warp 1 doesn't wait.
 template <Defect kDefect>
 __global__ void __launch_bounds__(128) hand_over(const float* x, float* y) {
   GPU_SHARED(shared);
   auto* buffer = reinterpret_cast<float*>(shared);
   const int pair = warp_id() % 2, at = pair * 32 + lane_id();
-  if (warp_id() < 2) buffer[at] = x[at];
-  if (kDefect != Defect::named_barrier_missing || pair == 0) ptx::bar_sync(1 + pair, 64);
+  if (warp_id() < 2 && (kDefect != Defect::late_gift || pair == 0)) buffer[at] = x[at];
+  __syncwarp();
+  if (kDefect != Defect::named_barrier_missing || pair == 0) {
+    if (warp_id() == 1) ptx::bar_arrive(1 + pair, 64);
+    else ptx::bar_sync(1 + pair, 64);
+  }
+  if (warp_id() == 1 && kDefect == Defect::late_gift) buffer[at] = x[at];
   if (warp_id() >= 2) y[at] = buffer[at];
 }
 
