@@ -171,7 +171,7 @@ GPU_FN RowTile<kD> either(bool one, const RowTile<kD>& a, const RowTile<kD>& b) 
 // the other ds and dk. What is cheap to find is found anew in each turn: registers are for fragments.
 template <class T, int kD>
 __global__ void __launch_bounds__(kGradThreads, kGradBlocks<kD>)
-key_grad_in_pairs(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
+key_grad_flash_in_pairs(GPU_ARGUMENT AttendGrad<T> p, GPU_ARGUMENT GradRows<T, kD> rows, GPU_ARGUMENT TileOrder order, float factor) {
   using Shape = PairShape<kD>;
   constexpr int kTiles = Shape::kTiles, kRows = Shape::kRows, kKeys = Shape::kKeys, kPairs = Shape::kPairs;
   GPU_SHARED(shared);
@@ -246,8 +246,8 @@ void launch_key_grad(Queue& queue, const AttendGrad<T>& p) {
     allow_shared(key_grad_flash<T, kD>, Shape::kShared);
     GPU_LAUNCH((key_grad_flash<T, kD>), order.blocks(), kGradThreads, Shape::kShared, queue.stream(), p, rows, order, factor);
   } else {
-    allow_shared(key_grad_in_pairs<T, kD>, Shape::kShared);
-    GPU_LAUNCH((key_grad_in_pairs<T, kD>), order.blocks(), kGradThreads, Shape::kShared, queue.stream(), p, rows, order, factor);
+    allow_shared(key_grad_flash_in_pairs<T, kD>, Shape::kShared);
+    GPU_LAUNCH((key_grad_flash_in_pairs<T, kD>), order.blocks(), kGradThreads, Shape::kShared, queue.stream(), p, rows, order, factor);
   }
 }
 

@@ -25,7 +25,8 @@ Gemm others_of(const Gemm& product) {
 }  // namespace
 
 // cublasLt takes one term and adds it to one matrix. The rest is small: it is made first, so that what C loses when it is rounded on the
-// way is little beside what is rounded at the end.
+// way is little beside what is rounded at the end. Its kernels for sm_90 round the product too before they add C to it, as PyTorch does
+// for a linear and a sum behind it.
 void gemm(Queue& queue, const Gemm& product) {
   if (product.m == 0 || product.n == 0) return;
   const bool others = product.count > 1 || product.bias != nullptr;

@@ -87,7 +87,7 @@ describe.skipIf(!hasTools)('the CUDA plugin', () => {
     const kernels = readKernels(cudaPlugin, arch);
     if (arch === 90) console.log(`sm_90a\n${kernelTable(kernels)}`);
     for (const { name, registers, stack } of kernels) expect([name, registers > 0 && registers <= registersOf(name), stack]).toEqual([name, true, 0]);
-    for (const product of ['attend_flash', 'query_grad_flash', 'key_grad_flash', 'multiply_halves', 'skinny_tiles']) {
+    for (const product of ['attend_flash', 'query_grad_flash', 'key_grad_flash', 'key_grad_flash_in_pairs', 'multiply_halves', 'skinny_tiles']) {
       const cases = kernels.filter(({ name }) => name.startsWith(`${product}<`));
       expect([product, cases.length > 0 && cases.every(({ tensor }) => tensor > 0)]).toEqual([product, true]);
     }

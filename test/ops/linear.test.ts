@@ -4,7 +4,7 @@ import type { DType } from '../../src/tensor.ts';
 import { linear, linearGrad } from '../reference/linear.ts';
 import { transposed } from './bench.ts';
 import { bound, parity } from './parity.ts';
-import { absoluteProduct, frozenFactor, frozenWeight, halfRounding, sum } from './weights.ts';
+import { absoluteProduct, frozenFactor, frozenWeight, halfRounding, roundedBeforeAdding, sum } from './weights.ts';
 
 interface Case {
   readonly T: number;
@@ -44,7 +44,9 @@ parity('linear', {
     const magnitude = bench.once(() => absoluteProduct(x, W, T, N, K).map((v, i) => v + Math.abs(b[i % N] as number) + Math.abs(carried[i] as number)));
     const within = bound(K, magnitude);
     // In a border the bias stands as two numbers of 16 bits.
-    return [{ name: 'y', got: y, want, within: (i) => within(i) + (bias ? halfRounding(bench) ** 2 * Math.abs(b[i % N] as number) : 0) }];
+    const ofBias = (i: number): number => (bias ? halfRounding(bench) ** 2 * Math.abs(b[i % N] as number) : 0);
+    const ofCarry = (i: number): number => (carry === 'none' ? 0 : roundedBeforeAdding(bench, (want[i] as number) - (carried[i] as number)));
+    return [{ name: 'y', got: y, want, within: (i) => within(i) + ofBias(i) + ofCarry(i) }];
   },
 });
 

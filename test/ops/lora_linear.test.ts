@@ -5,7 +5,7 @@ import { linear, linearGrad } from '../reference/linear.ts';
 import { loraLinear, loraLinearGrad } from '../reference/lora_linear.ts';
 import type { Bench } from './bench.ts';
 import { bound, parity } from './parity.ts';
-import { frozenFactor, frozenWeight, halfRounding, sum } from './weights.ts';
+import { frozenFactor, frozenWeight, halfRounding, roundedBeforeAdding, sum } from './weights.ts';
 
 interface Case {
   readonly T: number;
@@ -110,7 +110,7 @@ parity('lora_linear', {
     const low = bench.once(() => loraLinear(argumentsOf(testCase, { ...absolutes(operands), W: new Float64Array(N * K), b: new Float64Array(N) })).y);
     const { split, coarse } = adapterRounding(bench, testCase);
     const [ofSums, ofU] = [bound(length, most.y.map((v, i) => v + Math.abs(carried[i] as number))), bound(length, most.u)];
-    const ofAdapter = (i: number): number => (2 * split + coarse) * (low[i] as number) + halfRounding(bench) ** 2 * Math.abs(b[i % N] as number) + smallest(bench);
+    const ofAdapter = (i: number): number => (2 * split + coarse) * (low[i] as number) + halfRounding(bench) ** 2 * Math.abs(b[i % N] as number) + smallest(bench) + (extras ? roundedBeforeAdding(bench, want.y[i] as number) : 0);
     return [
       { name: 'y', got: y, want: want.y.map((v, i) => v + (rounded[i] as number) - (exact[i] as number) + (carried[i] as number)), within: (i) => ofSums(i) + ofAdapter(i) },
       { name: 'u', got: u, want: want.u, within: (i) => ofU(i) + split * (most.u[i] as number) + smallest(bench) },

@@ -40,6 +40,11 @@ export function halfRounding(bench: Bench): number {
   return { f32: 0, f16: 2 ** -11, bf16: 2 ** -8 }[bench.activations];
 }
 
+/** What a product that is added to C may be off by beside: cublasLt rounds it to 16 bits before it adds (all of nvjet's kernels did on an H100). */
+export function roundedBeforeAdding(bench: Bench, product: number): number {
+  return bench.device.kind === 'cuda' ? halfRounding(bench) * Math.abs(product) : 0;
+}
+
 /** a [T, K] times b [N, K] transposed, of absolute values: what the errors of a product are measured against. */
 export function absoluteProduct(a: Float64Array, b: Float64Array, T: number, N: number, K: number): Float64Array {
   const sums = new Float64Array(T * N);

@@ -4,6 +4,9 @@ namespace lowrank::cpu::LOWRANK_ISA {
 
 namespace {
 
+// B comes from L2, tiles of A stay in L1: the former are asked for so many steps of k ahead.
+constexpr int64_t kAhead = 2;
+
 // Tiles 0 to 3 are C, two for each panel of A; then A's, then B's.
 constexpr int kTileA = 4, kTileB = 6, kTiles = 8, kHalves = 2;
 
@@ -52,6 +55,10 @@ struct Instructions {
   template <int c, int a, int b>
   static LOWRANK_INLINE void multiply() { asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(c), "i"(a), "i"(b)); }
 
+  // For `count` words that are wanted soon.
+  static LOWRANK_INLINE void ask(const float* from, int64_t count) {
+    for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + i);
+  }
   static void configure(const Configuration& configuration) { asm volatile("ldtilecfg %0" ::"m"(configuration)); }
   static void release() { asm volatile("tilerelease"); }
 };
@@ -95,6 +102,7 @@ struct Emulation {
         for (int upper = 0; upper < 2; ++upper) sum += half_of_pair(tiles[a][row][k], upper) * half_of_pair(tiles[b][k][column], upper);
     });
   }
+  static void ask(const float*, int64_t) {}
   static void configure(const Configuration& configuration) { configured = configuration; }
   static void release() { configured = {}; }
 };
@@ -122,7 +130,8 @@ void multiply_tiles(const AmxProduct& p) {
   });
   const float* b = p.b;
   for (int64_t word = 0; word < p.words; word += kAmxWords, b += kAmxWords * p.width) {
-    Tiles::template load<kTileA>(p.a[0] + word, p.a_pitch);
+    Tiles::ask(b + kAhead * kAmxWords * p.width, kAmxWords * p.width);
+    Tiles::template load<kTileA>(p.a[0] + word * p.rows[0], kAmxWords);
     Tiles::template load<kTileB>(b, p.width);
     Tiles::template multiply<0, kTileA, kTileB>();
     if constexpr (halves == 2) {
@@ -130,7 +139,7 @@ void multiply_tiles(const AmxProduct& p) {
       Tiles::template multiply<1, kTileA, kTileB + 1>();
     }
     if constexpr (panels == 2) {
-      Tiles::template load<kTileA + 1>(p.a[1] + word, p.a_pitch);
+      Tiles::template load<kTileA + 1>(p.a[1] + word * p.rows[1], kAmxWords);
       Tiles::template multiply<2, kTileA + 1, kTileB>();
       if constexpr (halves == 2) Tiles::template multiply<3, kTileA + 1, kTileB + 1>();
     }

@@ -9,8 +9,7 @@ constexpr int kAmxPanels = 2;
 
 // C [rows, cols] of two panels below each other (of the second there may be no rows) = or += A B.
 struct AmxProduct {
-  const float* a[kAmxPanels];  // pairs [rows, words], `a_pitch` words from row to row
-  int64_t a_pitch;
+  const float* a[kAmxPanels];  // pairs in tiles [rows, kAmxWords], one behind the other
   int64_t rows[kAmxPanels];
   const float* b;              // [words, width]
   int64_t width;               // of a panel of B: cols, or more

@@ -145,10 +145,16 @@ void run_slab(const Work& work, const Slab& slab, const Block& block, const Ahea
   for (int64_t p = work.begin; p < work.end; ++p) run_panel(work, slab, block, slab.rows(0), p, ahead, factors);
 }
 
+// C of a tile that comes next: it lies beyond L1.
+void ask_for_c(const AmxProduct& part) {
+  for (int panel = 0; panel < kAmxPanels; ++panel)
+    for (int64_t i = 0; i < part.rows[panel]; ++i)
+      for (int64_t j = 0; j < kTileCols; j += 16) __builtin_prefetch(part.c[panel] + i * part.c_pitch + kTileCols + j, 1);
+}
+
 // By AMX, two panels at a time. What else goes into C, all in f32, is there before.
 void run_slab_by_amx(const Work& work, const Slab& slab, const Block& block, const Ahead& ahead) {
   const Product& product = work.columns->products[slab.product[0]];
-  const Left& left = work.job->gemm->lefts[product.left];
   const bool others = slab.k[1] > 0 || work.bias != nullptr || (work.from != nullptr && work.from != work.c);
   const int64_t tiles = block.count();
   Slab rider = slab;
@@ -156,7 +162,7 @@ void run_slab_by_amx(const Work& work, const Slab& slab, const Block& block, con
   Factors factors;
   AmxTiles amx(work.job->plan.emulated);
   AmxProduct part{};
-  part.a_pitch = count_words(slab.words, left.k), part.words = slab.rows(0);
+  part.words = slab.rows(0);
   part.c_pitch = work.columns->pitch, part.adds = others || work.from != nullptr;
   for (int64_t p = work.begin; p < work.end; p += kAmxPanels) {
     const int panels = work.end - p < kAmxPanels ? 1 : kAmxPanels;
@@ -166,13 +172,14 @@ void run_slab_by_amx(const Work& work, const Slab& slab, const Block& block, con
       if (i >= panels) continue;
       const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p + i);
       if (others) run_panel(work, rider, block, slab.rows(0), p + i, {}, factors);
-      part.a[i] = panel_at(*work.job, p + i, 0) + work.job->offset[product.left] * rows.count + slab.k0[0] / 2;
+      part.a[i] = panel_at(*work.job, p + i, 0) + (work.job->offset[product.left] + slab.k0[0] / 2) * rows.count;
       part.rows[i] = rows.count, c[i] = work.c + rows.first * part.c_pitch;
     }
     for (int64_t j = 0; j < tiles; ++j) {
       if (ahead.data != nullptr) ahead.ask((p - work.begin) * tiles + j * panels, (work.end - work.begin) * tiles);
       part.b = block.at(j, 0), part.width = block.vectors(j) * kLanes, part.cols = cols_at(work, j);
       for (int i = 0; i < panels; ++i) part.c[i] = c[i] + j * kTileCols;
+      ask_for_c(part);
       amx.multiply(part);
     }
   }

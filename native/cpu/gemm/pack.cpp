@@ -50,16 +50,18 @@ LOWRANK_INLINE WordVec pair_neighbours(const float* x) {
 
 }  // namespace
 
-void pair_rows(const Left& left, int64_t row, int64_t rows, int64_t words, float* panel) {
+void pair_tiles(const Left& left, int64_t row, int64_t rows, float* panel) {
   const FloatTag d;
+  const int64_t words = count_words(Words::bf16_tiles, left.k);
   const float* x = left.data + row * left.pitch;
-  for (int64_t i = 0; i < rows; ++i, x += left.pitch, panel += words) {
+  for (int64_t i = 0; i < rows; ++i, x += left.pitch) {
+    const auto at = [&](int64_t word) { return panel + (word / kAmxWords * rows + i) * kAmxWords + word % kAmxWords; };
     int64_t word = 0;
-    for (; 2 * (word + kLanes) <= left.k; word += kLanes) hn::StoreU(hn::BitCast(d, pair_neighbours(x + 2 * word)), d, panel + word);
+    for (; 2 * (word + kLanes) <= left.k; word += kLanes) hn::StoreU(hn::BitCast(d, pair_neighbours(x + 2 * word)), d, at(word));
     for (; word < words; word += kLanes) {
       HWY_ALIGN float end[2 * kLanes] = {};
       if (2 * word < left.k) memcpy(end, x + 2 * word, static_cast<size_t>(left.k - 2 * word) * sizeof(float));
-      hn::StoreU(hn::BitCast(d, pair_neighbours(end)), d, panel + word);
+      hn::StoreU(hn::BitCast(d, pair_neighbours(end)), d, at(word));
     }
   }
 }

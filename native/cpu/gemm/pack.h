@@ -15,8 +15,8 @@ void pack_left(const Left& left, int64_t row, int64_t rows, const Dropout& drop,
 // A packed panel of f32, `k` runs of `rows`, as bf16 pairs. Reads up to kPanelSlack beyond `wide`, writes as pack_left does.
 void pair_panel(const float* wide, int64_t rows, int64_t k, float* panel);
 
-// The same rows as bf16 pairs for AMX, row by row, `words` apart: what lies beyond the Left's k is zero.
-void pair_rows(const Left& left, int64_t row, int64_t rows, int64_t words, float* panel);
+// The same rows as bf16 pairs in tiles for AMX, [rows, kAmxWords] each: what lies beyond the Left's k is zero.
+void pair_tiles(const Left& left, int64_t row, int64_t rows, float* panel);
 
 // Words that k numbers of a panel fill.
 LOWRANK_INLINE int64_t count_words(Words words, int64_t k) {

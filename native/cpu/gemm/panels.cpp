@@ -74,7 +74,7 @@ void pack_panel(const Job& job, const Turn& turn, int64_t p, int worker, const B
       f32[i] = own;
       continue;
     }
-    if (words == Words::bf16_tiles) pair_rows(left, rows.first, rows.count, count_words(words, left.k), own);
+    if (words == Words::bf16_tiles) pair_tiles(left, rows.first, rows.count, own);
     if (words == Words::bf16_tiles && !wanted_wide(gemm, i)) continue;
     pack_left(left, rows.first, rows.count, Dropout(), wide);
     if (words == Words::bf16_pairs) pair_panel(wide, rows.count, left.k, own);

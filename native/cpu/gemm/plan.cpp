@@ -60,19 +60,19 @@ struct SlabList {
 };
 
 void list_unmasked(const Columns& columns, Words frozen, SlabList& list) {
-  bool can_ride = false;
+  int64_t free_slab = -1;  // of the product before: nobody rides there yet
   for (int p = 0; p < columns.count; ++p) {
     const Product& product = columns.products[p];
     if (product.mask.on() || product.k == 0) continue;
-    if (can_ride && product.k <= kMaxRide && !product.right.frozen) {
-      list.ride(list.count - 1, p, 0, product.k);
-      can_ride = false;
+    if (free_slab >= 0 && product.k <= kMaxRide && !product.right.frozen) {
+      list.ride(free_slab, p, 0, product.k);
+      free_slab = -1;
       continue;
     }
     const Words words = product.right.frozen ? frozen : Words::f32;
-    const int64_t depth = depth_of(words, product.k);
+    const int64_t depth = depth_of(words, product.k), first = list.count;
     for (int64_t k = 0; k < product.k; k += depth) list.add({{p, p}, {k, 0}, {product.k - k < depth ? product.k - k : depth, 0}, words});
-    can_ride = true;
+    free_slab = words == Words::bf16_tiles ? first : list.count - 1;  // AMX leaves it a pass of its own, which costs least where C begins
   }
 }
 

@@ -27,8 +27,8 @@ constexpr int kTileCols = kTileVectors * kLanes;
 #endif
 
 // What the first run of a tile multiplies. bf16 pairs: the numbers of k and k + 1, the first in the lower half of a word of 32 bits;
-// one word then stands where an f32 would, and the run is half as long. bf16 tiles: the same pairs for AMX (amx.h), in panels of A row by
-// row, and the run ends with zeros where it would end inside of a tile.
+// one word then stands where an f32 would, and the run is half as long. bf16 tiles: the same pairs for AMX (amx.h): panels of A are tile after
+// tile, and the run ends with zeros where it would end inside of one.
 enum class Words : int32_t { f32, bf16_pairs, bf16_tiles };
 constexpr int64_t kAmxWords = 16;
 
