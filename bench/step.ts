@@ -56,7 +56,7 @@ function groupsOf({ peers, medium, device, options: { all, precision, peersRun }
   return (['none', 'blocks'] as const).map((checkpointing) => [ours(checkpointing), peftTrainer(peers, 'bf16', checkpointing, peersRun === 'compiled')]);
 }
 
-/** PyTorch uses both; ours are in AVX512-BF16 alone, and not beside AMX. */
+/** PyTorch uses either. */
 const hasBf16Products = (): boolean => existsSync('/proc/cpuinfo') && / (avx512_bf16|amx_bf16)\b/.test(readFileSync('/proc/cpuinfo', 'utf8'));
 
 /** Where a processor has no bf16 products, PEFT's step in it takes minutes: only with --all. */

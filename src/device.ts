@@ -19,7 +19,7 @@ export interface DeviceInfo {
   readonly matmulPrecision: MatmulPrecision;
   /** What activations are stored in. */
   readonly activations: ActivationDtype;
-  /** On CUDA: what multiplies matrices of 16 bits, cublasLt with its version and file, or the own kernel, and why; elsewhere empty. */
+  /** On CUDA: what multiplies matrices of 16 bits, cublasLt with its version and file, or the own kernel, and why. On the CPU: what `medium` means there; empty with `highest`. */
   readonly products: string;
 }
 
@@ -39,7 +39,7 @@ export interface DeviceOptions {
   readonly threads?: number;
   /**
    * `highest` (default): products with frozen weights in f32. `medium`: activations and weights are rounded to bf16 on their way into
-   * those products where the processor does them faster so (AMD's AVX512-BF16: twice the rate), as PyTorch does for a bf16 model; sums,
+   * those products where the processor does them faster so (Intel's AMX, AMD's AVX512-BF16), as PyTorch does for a bf16 model; sums,
    * the low-rank products and all else stay f32.
    */
   readonly matmulPrecision?: MatmulPrecision;

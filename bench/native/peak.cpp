@@ -22,7 +22,7 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
-#include "../../native/cpu/host/amx.h"
+#include "../../native/cpu/host/amx_permission.h"
 #define PEAK_TARGET(features) __attribute__((noinline, target(features)))
 #else
 #define PEAK_TARGET(features) __attribute__((noinline))
@@ -95,7 +95,7 @@ std::vector<Arithmetic> arithmetic() {
   return {{"f32", "avx512", avx512, fma_avx512, 24 * 16 * 2},
           {"f32", "avx2", __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"), fma_avx2, 12 * 8 * 2},
           {"f32", "base", static_cast<bool>(__builtin_cpu_supports("sse4.2")), fma_base, 12 * 4 * 2},
-          {"bf16", "amx", lowrank::cpu::find_amx().tiles, dot_amx, 4 * 16 * 16 * 32 * 2},
+          {"bf16", "amx", lowrank::cpu::has_amx() && lowrank::cpu::ask_for_tiles(), dot_amx, 4 * 16 * 16 * 32 * 2},
           {"bf16", "avx512", avx512 && __builtin_cpu_supports("avx512bf16"), dot_avx512, 24 * 32 * 2}};
 #elif defined(__aarch64__)
   return {{"f32", "neon", true, fma_portable, 24 * 4 * 2}};

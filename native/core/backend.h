@@ -32,7 +32,7 @@ struct DeviceInfo {
   int32_t threads;   // workers of the pool (CPU), multiprocessors (CUDA)
   int32_t ordinal;   // by which others know it (DLPack): CUDA's number, which counts GPUs that can't be opened too; 0 on the CPU
   MatmulPrecision matmul_precision;  // in force: `highest` where `medium` would gain nothing
-  char products[1024];  // CUDA: what multiplies matrices of 16 bits, cublasLt with its file, or the own kernel, and why
+  char products[1024];  // CUDA: what multiplies matrices of 16 bits, cublasLt with its file, or the own kernel, and why. CPU: what `medium` means
 };
 
 // What came of DeviceOptions::graphs.

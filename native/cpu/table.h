@@ -16,8 +16,10 @@ struct Table {
 // The table that LOWRANK_ISA names, or else the widest this processor runs. nullptr: `why` tells the reason.
 const Table* choose_table(char* why, unsigned long size);
 
-// How this table multiplies bf16 on this processor: f32, where that would be no faster. LOWRANK_AMX=off leaves out AMX's tiles, `emulated`
-// computes what they would, slowly, anywhere.
-FrozenProducts medium_products(const Table* table);
+// LOWRANK_AMX: `off` leaves AMX's tiles alone, `emulated` computes what they would, slowly, anywhere.
+enum class AmxUse : int32_t { usual, off, emulated };
+
+// How this table multiplies bf16 on this processor: f32, where that would be no faster. Asks the system for tiles where they are wanted.
+FrozenProducts medium_products(const Table* table, AmxUse use);
 
 }  // namespace lowrank::cpu

@@ -70,7 +70,8 @@ typedef enum lowrank_dtype { LOWRANK_F32 = 0, LOWRANK_F16 = 1, LOWRANK_BF16 = 2,
 /* DLPack's numbers. LOWRANK_EMULATOR runs the CUDA kernels on the CPU, for tests. */
 typedef enum lowrank_device_type { LOWRANK_CPU = 1, LOWRANK_CUDA = 2, LOWRANK_EMULATOR = 12 } lowrank_device_type;
 
-/* How exactly frozen weights are multiplied. MEDIUM may round both factors to bf16 where that is faster; sums stay f32. */
+/* How exactly frozen weights are multiplied. MEDIUM may round both factors to bf16 where that is faster; sums stay f32. On an Intel CPU with AMX
+   it asks Linux for AMX's tiles (arch_prctl, ARCH_REQ_XCOMP_PERM): the process's stacks for signals (sigaltstack) must then have 8 KiB more. */
 typedef enum lowrank_matmul_precision { LOWRANK_HIGHEST = 0, LOWRANK_MEDIUM = 1 } lowrank_matmul_precision;
 
 /* How a stored weight lies: nn.Linear's [out, in], or GPT-2's [in, out]. */
@@ -126,7 +127,7 @@ typedef struct lowrank_info {
   int32_t matmul_precision;  /* in force */
   int32_t device_index;      /* of the operands: CUDA's number of the GPU (DLPack's device_id), which counts GPUs that can't be opened too */
   int32_t reserved;
-  char products[1024];       /* CUDA: what multiplies matrices of 16 bits: cublasLt with its file, or the own kernel, and why */
+  char products[1024];       /* CUDA: what multiplies matrices of 16 bits: cublasLt with its file, or the own kernel, and why. CPU with MEDIUM: "bf16 by AMX", ... */
 } lowrank_info;
 
 typedef struct lowrank_context lowrank_context;

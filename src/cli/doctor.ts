@@ -66,11 +66,18 @@ async function deviceFacts(): Promise<Findings> {
     await using device = await openDevice('cpu');
     const { name, kernels, threads, activations } = device.info;
     found['cpu'] = `${name}; kernels ${kernels} (${wider(kernels)}); ${threads} threads; activations ${activations}`;
+    found['cpu medium'] = await mediumFact();
     found['self-test'] = await selfTest(device);
   } catch (error) {
     found['cpu'] = `can't be used: ${(error as Error).message}`;
   }
   return { ...found, ...(await cudaFacts()) };
+}
+
+/** What `matmulPrecision: 'medium'` is good for here. */
+async function mediumFact(): Promise<string> {
+  await using device = await openDevice('cpu', { matmulPrecision: 'medium' });
+  return device.info.products || 'f32: bf16 would be no faster here';
 }
 
 /** What there is, each device by its name, and whether it computes; or why there is none. */

@@ -45,6 +45,10 @@ it('LOWRANK_ISA with an unknown table is refused with the tables there are', () 
   expect(() => execFileSync(process.execPath, [child], { encoding: 'utf8', env: { ...process.env, LOWRANK_ISA: 'v9' }, stdio: 'pipe' })).toThrow(/LOWRANK_ISA must name a kernel table of this build/);
 });
 
+it('LOWRANK_AMX refuses what it does not know', () => {
+  expect(() => execFileSync(process.execPath, [child], { encoding: 'utf8', env: { ...process.env, LOWRANK_AMX: 'on' }, stdio: 'pipe' })).toThrow(/LOWRANK_AMX must be off or emulated \(found on\)/);
+});
+
 it('LOWRANK_PLAN=1 tells of each product once, and nothing is told without it', () => {
   const script = fileURLToPath(new URL('plan.child.mjs', import.meta.url));
   const told = (plan: string): string[] => spawnSync(process.execPath, [script], { encoding: 'utf8', env: { ...process.env, LOWRANK_PLAN: plan } }).stderr.split('\n').filter((line) => line.startsWith('gemm'));

@@ -213,9 +213,9 @@ describe('the other verbs', () => {
   });
 
   test('doctor finds the CPU fit, says what it forced, and why there is no CUDA', async () => {
-    const { stdout, status } = await lowrank(['doctor'], { env: { LOWRANK_ISA: 'base' } });
+    const { stdout, status } = await lowrank(['doctor'], { env: { LOWRANK_ISA: 'base', LOWRANK_AMX: 'emulated' } });
     expect(status).toBe(0);
-    for (const word of ['self-test', 'passed', 'forced by LOWRANK_ISA', 'cuda', 'fine: the CPU backend works']) expect(stdout).toContain(word);
+    for (const word of ['self-test', 'passed', 'forced by LOWRANK_ISA', 'bf16 by an emulation of AMX', 'cuda', 'fine: the CPU backend works']) expect(stdout).toContain(word);
   });
 
   test('doctor names the CUDA plugin that is not there, and where it was looked for', async () => {

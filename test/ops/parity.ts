@@ -1,4 +1,3 @@
-import { existsSync, readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type ActivationDtype, type Device, type MatmulPrecision, openDevice, probeDevices } from '../../src/device.ts';
@@ -69,6 +68,8 @@ const medium: readonly Variant[] = [
   ...(process.arch === 'x64' ? ['avx512', 'avx2'] : []).map((isa): Variant => (
     { name: `cpu ${isa} emulated AMX`, device: 'cpu', environment: { LOWRANK_ISA: isa, LOWRANK_AMX: 'emulated' }, matmulPrecision: 'medium', devices: [1, 2] })),
 ];
+
+const multipliesBf16 = await hasMedium({ LOWRANK_ISA: 'avx512' });
 
 const misalignments: readonly Misalign[] = [0, 1, 3];
 const emulatedMisalignments: readonly Misalign[] = [0, 1]; // kernels for CUDA have an aligned form and one for the rest
@@ -219,12 +220,16 @@ function unavailable({ device, environment, matmulPrecision }: Variant): string 
     const { count, why } = probeDevices(device);
     if (count === 0) return device === 'cpu' ? why : (why.split(':')[0] ?? why);
     const emulated = environment['LOWRANK_AMX'] === 'emulated';
-    return matmulPrecision === 'medium' && !emulated && !hasBf16() ? 'this processor has neither AVX512-BF16 nor AMX' : null;
+    return matmulPrecision === 'medium' && !emulated && !multipliesBf16 ? 'there is neither AVX512-BF16 nor AMX here' : null;
   });
 }
 
-const processor = existsSync('/proc/cpuinfo') ? readFileSync('/proc/cpuinfo', 'utf8') : '';
-const hasBf16 = (): boolean => processor.includes(' avx512_bf16');
+/** The processor may lack it, and the system may keep AMX from us. */
+async function hasMedium(environment: Variant['environment']): Promise<boolean> {
+  if (withEnvironment(environment, () => probeDevices('cpu').count) === 0) return false;
+  await using device = await withEnvironment(environment, () => openDevice('cpu', { threads: 1, matmulPrecision: 'medium' }));
+  return device.info.matmulPrecision === 'medium';
+}
 
 /** Opens a device as a variant wants it: the addon reads these variables when a device is opened. */
 async function openVariant(variant: Variant, number: number): Promise<Device> {

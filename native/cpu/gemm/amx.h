@@ -1,7 +1,7 @@
 // Frozen products in bf16 by AMX: tiles are registers of up to 16 rows of 64 bytes, and one instruction adds to 16 x 16 sums in f32 the
 // products of 16 x 32 numbers by 32 x 16. B is as other bf16 pairs have it (Words); A isn't.
 #pragma once
-#include "tile.h"
+#include "amx_tiles.h"
 
 namespace lowrank::cpu::LOWRANK_ISA {
 
@@ -34,7 +34,11 @@ class AmxTiles {
   void configure(const AmxProduct& product);
   void multiply_whole(const AmxProduct& product);
 
+  template <class Body>
+  void with_tiles(const Body& body);
+
   bool emulated_;
+  AmxEmulation emulation_;
   int64_t rows_[kAmxPanels] = {}, width_ = 0;  // that they are configured for
 };
 

@@ -145,42 +145,46 @@ void run_slab(const Work& work, const Slab& slab, const Block& block, const Ahea
   for (int64_t p = work.begin; p < work.end; ++p) run_panel(work, slab, block, slab.rows(0), p, ahead, factors);
 }
 
-// C of a tile that comes next: it lies beyond L1.
-void ask_for_c(const AmxProduct& part) {
+// The panels from p on that AMX takes together, with C from the block's first column on.
+AmxProduct amx_panels(const Work& work, const Slab& slab, int64_t p) {
+  const Product& product = work.columns->products[slab.product[0]];
+  AmxProduct panels{};
+  panels.words = slab.rows(0), panels.c_pitch = work.columns->pitch;
+  for (int i = 0; i < kAmxPanels && p + i < work.end; ++i) {
+    const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p + i);
+    panels.a[i] = left_at(work, product, count_words(slab.words, slab.k0[0]), p + i, rows);
+    panels.rows[i] = rows.count, panels.c[i] = work.c + rows.first * panels.c_pitch;
+  }
+  return panels;
+}
+
+// The next tile's C: it lies beyond L1.
+void ask_for_next_c(const AmxProduct& part) {
   for (int panel = 0; panel < kAmxPanels; ++panel)
     for (int64_t i = 0; i < part.rows[panel]; ++i)
       for (int64_t j = 0; j < kTileCols; j += 16) __builtin_prefetch(part.c[panel] + i * part.c_pitch + kTileCols + j, 1);
 }
 
-// By AMX, two panels at a time. What else goes into C, all in f32, is there before.
+// What else goes into C, all in f32, is there before.
 void run_slab_by_amx(const Work& work, const Slab& slab, const Block& block, const Ahead& ahead) {
-  const Product& product = work.columns->products[slab.product[0]];
   const bool others = slab.k[1] > 0 || work.bias != nullptr || (work.from != nullptr && work.from != work.c);
-  const int64_t tiles = block.count();
+  const int64_t tiles = block.count(), all = (work.end - work.begin) * tiles;
   Slab rider = slab;
   rider.k[0] = 0, rider.words = Words::f32;
   Factors factors;
   AmxTiles amx(work.job->plan.emulated);
-  AmxProduct part{};
-  part.words = slab.rows(0);
-  part.c_pitch = work.columns->pitch, part.adds = others || work.from != nullptr;
+  int64_t done = 0;
   for (int64_t p = work.begin; p < work.end; p += kAmxPanels) {
-    const int panels = work.end - p < kAmxPanels ? 1 : kAmxPanels;
-    float* c[kAmxPanels] = {};
-    for (int i = 0; i < kAmxPanels; ++i) {
-      part.rows[i] = 0;
-      if (i >= panels) continue;
-      const PanelRows rows = panel_rows(work.turn.rows, work.turn.panels, p + i);
-      if (others) run_panel(work, rider, block, slab.rows(0), p + i, {}, factors);
-      part.a[i] = panel_at(*work.job, p + i, 0) + (work.job->offset[product.left] + slab.k0[0] / 2) * rows.count;
-      part.rows[i] = rows.count, c[i] = work.c + rows.first * part.c_pitch;
-    }
+    AmxProduct part = amx_panels(work, slab, p);
+    const int panels = part.rows[1] > 0 ? 2 : 1;
+    for (int i = 0; i < panels && others; ++i) run_panel(work, rider, block, slab.rows(0), p + i, {}, factors);
+    part.adds = others || work.from != nullptr;
     for (int64_t j = 0; j < tiles; ++j) {
-      if (ahead.data != nullptr) ahead.ask((p - work.begin) * tiles + j * panels, (work.end - work.begin) * tiles);
+      for (int i = 0; i < panels && ahead.data != nullptr; ++i) ahead.ask(done++, all);
       part.b = block.at(j, 0), part.width = block.vectors(j) * kLanes, part.cols = cols_at(work, j);
-      for (int i = 0; i < panels; ++i) part.c[i] = c[i] + j * kTileCols;
-      ask_for_c(part);
+      ask_for_next_c(part);
       amx.multiply(part);
+      for (int i = 0; i < panels; ++i) part.c[i] += kTileCols;
     }
   }
 }

@@ -20,7 +20,7 @@ struct Right {
   DType dtype = DType::f32;
   int64_t pitch = 0;
   Lie lie = Lie::rows;
-  bool frozen = false;  // W0: its products may be taken in bf16 (Context::bf16)
+  bool frozen = false;  // W0: its products may be taken in bf16 (Context::frozen)
 };
 
 // A summand: columns [first, first + k) of a Left, times a Right [k, N].

@@ -24,14 +24,23 @@ struct Job {
 struct Buffers {
   float* block;  // (kMaxDepth + kMaxRide) * kMaxBlock: B; or what an OuterSum needs
   float* panel;  // A after dropout
-  float* wide;   // a panel of A as f32, where products take bf16 pairs
+  float* wide;   // a panel of A as f32, where products take bf16 (see made_wide)
 };
+
+// Whether Left i is packed as f32 on its way to bf16: pairs come from there, and sides that take it as it is.
+LOWRANK_INLINE bool made_wide(const Gemm& gemm, const Plan& plan, int i) {
+  const Words words = left_words(gemm, plan, i);
+  if (words != Words::bf16_tiles) return words == Words::bf16_pairs;
+  for (int s = 0; s < gemm.side_count; ++s)
+    if (gemm.sides[s].from == i && !gemm.sides[s].drop.on()) return true;
+  return false;
+}
 
 // Floats of Buffers::wide.
 LOWRANK_INLINE int64_t wide_size(const Gemm& gemm, const Plan& plan) {
   int64_t k = 0;
   for (int i = 0; i < gemm.left_count; ++i)
-    if (left_words(gemm, plan, i) != Words::f32) k += gemm.lefts[i].k;
+    if (made_wide(gemm, plan, i)) k += gemm.lefts[i].k;
   return k == 0 ? 0 : k * kTileRows + kPanelSlack;
 }
 

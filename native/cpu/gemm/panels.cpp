@@ -47,13 +47,6 @@ void run_side(const Job& job, int s, const PanelRows& rows, const float* from, f
   for (int64_t j = 0; j < job.sides[s].count(); ++j) run_side_tile(job, side, job.sides[s], j, left.k, rows, a, panel);
 }
 
-// Whether a side is made from Left i as it is.
-bool wanted_wide(const Gemm& gemm, int i) {
-  for (int s = 0; s < gemm.side_count; ++s)
-    if (gemm.sides[s].from == i && !gemm.sides[s].drop.on()) return true;
-  return false;
-}
-
 }  // namespace
 
 void pack_panel(const Job& job, const Turn& turn, int64_t p, int worker, const Buffers& buffers) {
@@ -75,7 +68,7 @@ void pack_panel(const Job& job, const Turn& turn, int64_t p, int worker, const B
       continue;
     }
     if (words == Words::bf16_tiles) pair_tiles(left, rows.first, rows.count, own);
-    if (words == Words::bf16_tiles && !wanted_wide(gemm, i)) continue;
+    if (!made_wide(gemm, job.plan, i)) continue;
     pack_left(left, rows.first, rows.count, Dropout(), wide);
     if (words == Words::bf16_pairs) pair_panel(wide, rows.count, left.k, own);
     f32[i] = wide, wide += left.k * rows.count;

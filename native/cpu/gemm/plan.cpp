@@ -72,7 +72,8 @@ void list_unmasked(const Columns& columns, Words frozen, SlabList& list) {
     const Words words = product.right.frozen ? frozen : Words::f32;
     const int64_t depth = depth_of(words, product.k), first = list.count;
     for (int64_t k = 0; k < product.k; k += depth) list.add({{p, p}, {k, 0}, {product.k - k < depth ? product.k - k : depth, 0}, words});
-    free_slab = words == Words::bf16_tiles ? first : list.count - 1;  // AMX leaves it a pass of its own, which costs least where C begins
+    // AMX leaves it a pass of its own, which costs least where C begins.
+    free_slab = words != Words::bf16_tiles ? list.count - 1 : list.riders == 0 ? 0 : first;
   }
 }
 

@@ -55,7 +55,7 @@ using TileKernel = void (*)(const Tile& tile);
 // The kernel for `rows` (1..kTileRows) by `vectors` (1..kTileVectors) * kLanes columns.
 TileKernel tile_kernel(int64_t rows, int64_t vectors, Words words = Words::f32);
 
-// Whether this instruction set has one for bf16 pairs (bf16.cpp).
+// Whether this instruction set has one for bf16 pairs (pairs.cpp).
 bool has_pairs();
 TileKernel pairs_kernel(int64_t rows, int64_t vectors);
 

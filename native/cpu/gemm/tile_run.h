@@ -1,4 +1,4 @@
-// The body of the micro-kernel, for tile.cpp and bf16.cpp, which are compiled with different flags.
+// The body of the micro-kernel, for tile.cpp and pairs.cpp, which are compiled with different flags.
 #pragma once
 #include "tile.h"
 

@@ -136,6 +136,14 @@ int thread_count() {
   return cores < 1 ? 1 : static_cast<int>(cores);
 }
 
+AmxUse amx_use(Failure* failure) {
+  const char* text = getenv("LOWRANK_AMX");
+  if (text == nullptr || text[0] == 0) return AmxUse::usual;
+  if (strcmp(text, "off") == 0) return AmxUse::off;
+  if (strcmp(text, "emulated") != 0) failure->set("ERR_DEVICE", "LOWRANK_AMX must be off or emulated (found %s)", text);
+  return AmxUse::emulated;
+}
+
 int probe(char* why, size_t size) { return choose_table(why, size) != nullptr ? 1 : 0; }
 
 void* open(const DeviceOptions* options, Failure* failure) {
@@ -143,8 +151,9 @@ void* open(const DeviceOptions* options, Failure* failure) {
   const Table* table = choose_table(why, sizeof why);
   if (options->index != 0) failure->set("ERR_DEVICE", "cpu: there is one CPU device (found index %d)", options->index);
   if (table == nullptr) failure->set("ERR_DEVICE", "cpu: %s", why);
+  const AmxUse amx = amx_use(failure);
   if (failure->happened()) return nullptr;
-  const FrozenProducts frozen = options->matmul_precision == MatmulPrecision::medium ? medium_products(table) : FrozenProducts::f32;
+  const FrozenProducts frozen = options->matmul_precision == MatmulPrecision::medium ? medium_products(table, amx) : FrozenProducts::f32;
   const int threads = options->threads > 0 ? options->threads : thread_count();
   return new (std::nothrow) CpuDevice(table, threads, frozen);
 }

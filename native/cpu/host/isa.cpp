@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "../table.h"
-#include "amx.h"
+#include "amx_permission.h"
 
 namespace lowrank::cpu {
 
@@ -64,22 +64,15 @@ const Table* choose_table(char* why, unsigned long size) {
   return pick(candidates, sizeof candidates / sizeof candidates[0], why, size);
 }
 
-#if defined(__x86_64__)
 // Intel's processors with AMX have AVX-512 dot products at half the rate of f32's multiply-adds (178 of 354 GFLOP/s were measured), and twice as
 // many of them are no gain: there it is the tiles or f32.
-FrozenProducts medium_products(const Table* table) {
-  static const Amx found = find_amx();
-  const char* amx = getenv("LOWRANK_AMX");
-  if (amx != nullptr && strcmp(amx, "emulated") == 0) return FrozenProducts::emulated_tiles;
-  if (found.tiles && (amx == nullptr || strcmp(amx, "off") != 0)) return FrozenProducts::tiles;
-  return table->has_pairs() && __builtin_cpu_supports("avx512bf16") && !found.bf16 ? FrozenProducts::pairs : FrozenProducts::f32;
-}
-#else
-FrozenProducts medium_products(const Table* table) {
-  const char* amx = getenv("LOWRANK_AMX");
-  if (amx != nullptr && strcmp(amx, "emulated") == 0) return FrozenProducts::emulated_tiles;
-  return table->has_pairs() ? FrozenProducts::pairs : FrozenProducts::f32;
-}
+FrozenProducts medium_products(const Table* table, AmxUse use) {
+  if (use == AmxUse::emulated) return FrozenProducts::emulated_tiles;
+#if defined(__x86_64__)
+  if (has_amx()) return use == AmxUse::usual && ask_for_tiles() ? FrozenProducts::tiles : FrozenProducts::f32;
+  if (table->has_pairs() && __builtin_cpu_supports("avx512bf16")) return FrozenProducts::pairs;
 #endif
+  return FrozenProducts::f32;
+}
 
 }  // namespace lowrank::cpu

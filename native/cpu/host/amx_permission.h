@@ -7,12 +7,14 @@
 
 namespace lowrank::cpu {
 
-struct Amx {
-  bool bf16 = false;   // the processor has them
-  bool tiles = false;  // and the system lets this process use them
-};
+inline bool has_amx() {
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (d & kBf16) != 0 && (d & kTile) != 0;
+}
 
-// Tiles are 8 KiB of every thread's state, which Linux keeps only for those who ask (arch_prctl(2), since 5.16).
+// Tiles are 8 KiB of a thread's state, which Linux (5.16 and later, arch_prctl(2)) keeps only for a process that asks. From then on it refuses
+// stacks for signals that have no room for them (sigaltstack(2)), and where a thread has such a stack it refuses the tiles.
 inline bool ask_for_tiles() {
   constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
   constexpr unsigned kTileStates = 3u << 17, kXsaveOn = 1u << 27;
@@ -20,16 +22,6 @@ inline bool ask_for_tiles() {
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kXsaveOn) == 0) return false;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return (low & kTileStates) == kTileStates && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-}
-
-inline Amx find_amx() {
-  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24;
-  unsigned a = 0, b = 0, c = 0, d = 0;
-  const bool known = __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0;
-  Amx amx;
-  amx.bf16 = known && (d & kBf16) != 0 && (d & kTile) != 0;
-  amx.tiles = amx.bf16 && ask_for_tiles();
-  return amx;
 }
 
 }  // namespace lowrank::cpu

@@ -1,5 +1,5 @@
 // What bf16 pairs need of the processor. The only file that is compiled for AVX512-BF16 (on AMD's, twice the rate of f32): nothing of it may
-// be called before the processor has been asked (Context::bf16). Elsewhere it is empty: bf16 would be slower than f32.
+// be called before the processor has been asked (Context::frozen). Elsewhere it is empty: bf16 would be slower than f32.
 #include "pack.h"
 #include "tile_run.h"
 
