@@ -66,7 +66,7 @@ const Table* choose_table(char* why, unsigned long size) {
 
 // Intel's processors with AMX have AVX-512 dot products at half the rate of f32's multiply-adds (178 of 354 GFLOP/s were measured), and twice as
 // many of them are no gain: there it is the tiles or f32.
-FrozenProducts medium_products(const Table* table, AmxUse use) {
+FrozenProducts medium_products([[maybe_unused]] const Table* table, AmxUse use) {
   if (use == AmxUse::emulated) return FrozenProducts::emulated_tiles;
 #if defined(__x86_64__)
   if (has_amx()) return use == AmxUse::usual && ask_for_tiles() ? FrozenProducts::tiles : FrozenProducts::f32;
