@@ -54,7 +54,7 @@ void arrive(void** arguments, uint32_t) {
 void sync_threads(const Site& site) {
   Barrier& barrier = block.barriers[0];
   if (block.live != block.threads_count) fail("barrier divergence: some threads of the block have exited", site);
-  if (barrier.waiting.empty()) {
+  if (barrier.counted() == 0) {
     barrier.expected = block.threads_count;
     barrier.site = site;
   } else if (barrier.expected != block.threads_count || !(barrier.site == site)) {

@@ -83,6 +83,13 @@ void refuse_desertion(const Thread& me) {
   }
 }
 
+// The last thread has left: who arrived at a barrier must have been waited for.
+void refuse_lost_arrivals() {
+  for (const Barrier& barrier : block.barriers) {
+    if (barrier.arrived != 0) fail(format("bar.arrive: the block ends while %u of the %u threads that a barrier counts have arrived", barrier.arrived, barrier.expected), barrier.site);
+  }
+}
+
 void run_thread() {
   thread_body(body_argument);
   Thread& me = *block.running;
@@ -90,6 +97,7 @@ void run_thread() {
   block.warp_of(me).live &= ~(1u << me.lane());
   --block.live;
   me.state = State::exited;
+  if (block.live == 0) refuse_lost_arrivals();
   run_others();
   __builtin_unreachable();
 }

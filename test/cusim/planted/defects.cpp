@@ -44,6 +44,7 @@ const Planted kPlanted[] = {
     {"a race between blocks: no fence behind the ticket", "race", FoundBy::checker, [] { return run_sum<Defect::no_acquire>(3001, 5); }},
     {"a named barrier that one pair of warps leaves out", "race|nobody wrote", FoundBy::both, [] { return run_hand_over<Defect::named_barrier_missing>(); }},
     {"a write behind the arrival at a named barrier", "race|nobody wrote", FoundBy::both, [] { return run_hand_over<Defect::late_gift>(); }},
+    {"an arrival at a named barrier where nobody waits", "the block ends while", FoundBy::both, [] { return run_hand_over<Defect::lost_arrival>(); }},
 };
 
 bool names(const std::string& fault, std::string words) {

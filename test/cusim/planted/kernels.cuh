@@ -10,7 +10,7 @@ using namespace lowrank::cuda;
 enum class Defect {
   none, no_barrier, late_wait, no_row_guard, no_k_guard, no_column_guard, no_rank_guard, barrier_in_branch, early_prefetch, misaligned_ldmatrix,
   mma_in_branch, no_warp_barrier, early_return, bad_mask, lane_outside_mask, plain_ticket, no_release, no_acquire, shared_overflow, uninitialised_shared,
-  named_barrier_missing, late_gift, row_mask_off_by_one
+  named_barrier_missing, late_gift, lost_arrival, row_mask_off_by_one
 };
 
 // y[t, n] = sum_k x[t, k] w[n, k]; x: T x K, w: N x K in 16 bits, y f32. A block makes 64 x 32 with four warps, K in steps of 32 through
@@ -150,6 +150,7 @@ __global__ void __launch_bounds__(128) hand_over(const float* x, float* y) {
     else ptx::bar_sync(1 + pair, 64);
   }
   if (warp_id() == 1 && kDefect == Defect::late_gift) buffer[at] = x[at];
+  if (warp_id() == 1 && kDefect == Defect::lost_arrival) ptx::bar_arrive(3, 64);
   if (warp_id() >= 2) y[at] = buffer[at];
 }
 
