@@ -29,21 +29,24 @@ GPU_FN Floats<kCount> load(const T* from) {
   return values;
 }
 
-template <int kCount, class T>
-GPU_FN void store(T* to, const Floats<kCount>& values) {
+template <class T, int kCount>
+GPU_FN Pack<T, kCount> pack_of(const Floats<kCount>& values) {
   Pack<T, kCount> pack;
   GPU_UNROLL
   for (int i = 0; i < kCount; ++i) pack.at[i] = from_f32<T>(values.at[i]);
-  *reinterpret_cast<Pack<T, kCount>*>(to) = pack;
+  return pack;
+}
+
+template <int kCount, class T>
+GPU_FN void store(T* to, const Floats<kCount>& values) {
+  *reinterpret_cast<Pack<T, kCount>*>(to) = pack_of<T>(values);
 }
 
 // The first `count` of them: at once where that is all, and `to` is aligned. The instruction is
 // named, since of two ways that store the same elements the compiler makes one that stores them singly.
 template <int kCount, class T>
 GPU_FN void store_first(T* to, const Floats<kCount>& values, int64_t count) {
-  Pack<T, kCount> pack;
-  GPU_UNROLL
-  for (int i = 0; i < kCount; ++i) pack.at[i] = from_f32<T>(values.at[i]);
+  const Pack<T, kCount> pack = pack_of<T>(values);
   static_assert(sizeof pack == sizeof(uint4));
   if (count >= kCount && reinterpret_cast<uintptr_t>(to) % sizeof(uint4) == 0) {
     uint4 words;

@@ -21,16 +21,14 @@ struct PartList {
 
   GPU_HOST_FN int64_t ranks() const { return count == 0 ? 0 : at[count - 1].rank0 + at[count - 1].rank; }
   GPU_HOST_FN int64_t padded() const { return count == 0 ? 0 : at[count - 1].padded0 + at[count - 1].padded(); }
-  // Whose the place `padded` is.
-  GPU_HOST_FN int part_at(int64_t padded) const {
+  GPU_HOST_FN int part_of_place(int64_t padded) const {
     int part = 0;
     for (int i = 1; i < kMaxParts; ++i) {
       if (i < count && padded >= at[i].padded0) part = i;
     }
     return part;
   }
-  // Whose a rank is.
-  GPU_HOST_FN int part_with(int64_t rank) const {
+  GPU_HOST_FN int part_of_rank(int64_t rank) const {
     int part = 0;
     for (int i = 1; i < kMaxParts; ++i) {
       if (i < count && rank >= at[i].rank0) part = i;

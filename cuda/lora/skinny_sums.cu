@@ -44,9 +44,9 @@ GPU_FN void add_row(const Sums& p, int64_t row, int32_t place, float* sums) {
   const Window& window = p.from.windows[w];
   const int32_t own = place - p.padded[w];
   const float4 sum = sum_of(p.from.by_rows + (window.block0 * p.from.rows + row) * p.from.ranks + own, p.from.rows * p.from.ranks, window.blocks);
-  const int part_at = p.parts.part_at(window.rank0 + own);
-  const Part& part = p.parts.at[part_at];
-  const float scale = p.rows.scale[part_at], four[kFour] = {sum.x, sum.y, sum.z, sum.w};
+  const int which = p.parts.part_of_place(window.rank0 + own);
+  const Part& part = p.parts.at[which];
+  const float scale = p.rows.scale[which], four[kFour] = {sum.x, sum.y, sum.z, sum.w};
   const auto inside = static_cast<int32_t>(window.rank0 + own - part.padded0);
   GPU_UNROLL
   for (int e = 0; e < kFour; ++e) {
@@ -58,7 +58,7 @@ GPU_FN void add_row(const Sums& p, int64_t row, int32_t place, float* sums) {
 }
 
 // A thread's share of a block's rows, `wide` pieces each: piece `own` and each `beside`-th behind it, of row `row` and each `apart`-th below
-// it. So what has to be known of a piece is found once for many rows.
+// it. So what has to be known of a piece is found once for many rows. A thread too many begins behind the last row.
 struct Turns {
   int32_t own, beside, row, apart;
 };
@@ -79,6 +79,7 @@ GPU_FN void add_rows(const Sums& p, float* sums) {  // [kBlockRows, ranks]
   for (int which = 0; which < p.rows.spreads; ++which) {
     const Spread& s = p.rows.spread[which];
     const int32_t pieces = (s.slots.count + kOwnSlots - 1) / kOwnSlots;
+    if (pieces == 0) continue;
     const Turns turns = turns_of(pieces);
     for (int32_t piece = turns.own; piece < pieces; piece += turns.beside) {
       const OwnSlots own = own_slots(s, piece * kOwnSlots);
@@ -104,7 +105,7 @@ GPU_FN void add_columns(const Sums& p, uint32_t block_of_columns) {
   const int32_t block_columns = p.from.block_columns;
   if (first >= static_cast<uint64_t>(window.blocks * block_columns) * static_cast<uint64_t>(window.ranks)) return;
   const InWindow at = in_window(p, window, first);
-  const Part& part = p.parts.at[p.parts.part_at(window.rank0 + at.own)];
+  const Part& part = p.parts.at[p.parts.part_of_place(window.rank0 + at.own)];
   const int64_t inside = window.rank0 + at.own - part.padded0, column = window.column0 / kPiece * kPiece + at.column, end = window.column0 + window.columns;
   const int64_t rank_end = p.from.ranks_first ? kFour : part.rank - inside;
   if (inside >= part.rank || column >= end) return;

@@ -38,7 +38,7 @@ struct RankColumn {
 GPU_FN RankColumn column_of(const Spread& s, int64_t rank) {
   const Ranked& from = s.from;
   if (!from.flat_b) return {from.data + rank * from.rank_pitch, from.value_pitch, 0, s.first + s.values};
-  const Part& part = s.parts.at[s.parts.part_with(rank)];
+  const Part& part = s.parts.at[s.parts.part_of_rank(rank)];
   return {from.data + part.b0 - part.column * part.rank + rank - part.rank0, part.rank, part.column, part.column + part.out};
 }
 

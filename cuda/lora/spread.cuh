@@ -78,7 +78,7 @@ struct OwnSlots {
 GPU_FN OwnSlots own_places(const Spread& s, int32_t first, int32_t place, bool low) {
   int32_t rank0 = place, given = kOwnSlots;
   if (s.slots.padded) {
-    const Part& part = s.parts.at[s.parts.part_at(place)];
+    const Part& part = s.parts.at[s.parts.part_of_place(place)];
     const auto inside = static_cast<int32_t>(place - part.padded0);
     rank0 = static_cast<int32_t>(part.rank0) + inside, given = static_cast<int32_t>(part.rank) - inside;
   }
