@@ -8,10 +8,6 @@ namespace lowrank::cuda {
 
 constexpr int kGradWarps = 4, kGradThreads = 32 * kGradWarps;
 
-// Blocks of a multiprocessor, which their registers must fit.
-template <int kD>
-constexpr int kGradBlocks = kD <= 64 ? 3 : 2;
-
 // Of q, and behind them of dy: as many threads fetch them in both passes.
 template <class T, int kD>
 using GradRows = GroupedRows<T, kFetchStep<kGradThreads, kD>, 2>;
@@ -36,8 +32,15 @@ GPU_FN void fill(float (&factors)[kTiles][2], float factor) {
   for (int t = 0; t < kTiles; ++t) factors[t][0] = factors[t][1] = factor;
 }
 
-// dk and dv.
+// dq.
+template <class T>
+void query_grad_on_tensor_cores(Queue& queue, const AttendGrad<T>& p);
+
+// dk and dv: of heads up to this size a warp makes both for its keys alone, of larger ones two warps share them.
+constexpr int kAlone = 128;
 template <class T>
 void key_grad_on_tensor_cores(Queue& queue, const AttendGrad<T>& p);
+template <class T>
+void key_grad_in_pairs_on_tensor_cores(Queue& queue, const AttendGrad<T>& p);
 
 }  // namespace lowrank::cuda

@@ -1,160 +1,12 @@
-// Tiles of 16-bit rows in shared memory and their products by tensor cores: what the flash kernels are made of.
+// Products of tiles by tensor cores, and what is made of their results: what the flash kernels are made of.
 //
 // A warp owns kTiles x 16 rows of its left factor. Fragments of mma.m16n8k16: lane l holds, of each 16 x 8 tile of results, the columns
 // l % 4 * 2 and the next of rows l / 4 and l / 4 + 8. Two such tiles of results side by side, rounded to 16 bits, are the left factor of a
 // further product (`as_left`): probabilities never go through shared memory.
 #pragma once
-#include "attention_view.cuh"
-#include "ptx.cuh"
+#include "attention_rows.cuh"
 
 namespace lowrank::cuda {
-
-// Rows of kD numbers (kD a multiple of 16) in pieces of 16 bytes. Pieces are permuted by row, so that the eight rows that ldmatrix reads
-// at once lie in the eight different 16-byte parts of the banks, whatever kD.
-template <int kD>
-struct RowTile {
-  static constexpr int kPieces = kD / 8;
-  static constexpr int kSpread = kPieces % 8 == 0 ? 8 : kPieces % 4 == 0 ? 4 : 2;
-  unsigned char* base;
-
-  // What a lane of ldmatrix reads, counted from its own row and piece in steps of 8 rows and 2 pieces.
-  struct Lane {
-    ptx::SharedAt from[kSpread / 2];
-    GPU_FN ptx::SharedAt at(int rows, int pieces) const { return from[pieces % kSpread / 2] + (rows * kPieces + pieces / kSpread * kSpread) * 16; }
-  };
-  // The same in one register. Tiles are aligned to kSpread pieces, so that a step of less is bits to be flipped where it is read.
-  struct TightLane {
-    ptx::SharedAt from;
-    GPU_FN ptx::SharedAt at(int rows, int pieces) const {
-      return ptx::flipped(from, pieces % kSpread * 16) + (rows * kPieces + pieces / kSpread * kSpread) * 16;
-    }
-  };
-  static GPU_FN int permuted(int row, int piece) { return (piece ^ (row / (8 / kSpread) % kSpread)) * 16; }
-  GPU_FN unsigned char* at(int row, int piece) const { return base + row * kPieces * 16 + permuted(row, piece); }
-  GPU_FN Lane lane(int row, int piece) const {
-    Lane lane;
-    GPU_UNROLL
-    for (int i = 0; i < kSpread / 2; ++i) lane.from[i] = ptx::shared_at(base + row * kPieces * 16 + (permuted(row, piece) ^ (i * 32)));
-    return lane;
-  }
-  GPU_FN TightLane tight_lane(int row, int piece) const { return {ptx::shared_at(at(row, piece))}; }
-  // Of a right factor whose columns, or whose rows (read transposed), are the tile's rows.
-  GPU_FN TightLane as_columns() const { return tight_lane(static_cast<int>(lane_id() % 8 + lane_id() / 16 * 8), static_cast<int>(lane_id() / 8 % 2)); }
-  GPU_FN TightLane as_rows() const { return tight_lane(static_cast<int>(lane_id() % 16), static_cast<int>(lane_id() / 16)); }
-};
-
-template <int kD, int kRows>
-constexpr int kTileBytes = kRows * kD * 2;
-
-// From row to row that a thread fetches: pieces are permuted alike every eighth row, so a multiple of 8 where there are threads enough.
-template <int kThreads, int kD>
-constexpr int kFetchStep = kThreads * 8 / kD < 8 ? kThreads * 8 / kD : kThreads * 8 / kD / 8 * 8;
-
-// Rows one behind the other, `pitch` elements apart, of kParts tensors that lie alike.
-template <class T, int kParts_ = 1>
-struct EvenRows {
-  static constexpr int kParts = kParts_;
-  const T* base[kParts];
-  int64_t pitch;
-
-  // A row, and from there on each that lies kStep rows behind.
-  struct Walk {
-    const T* at[kParts];
-    int64_t step;
-    GPU_FN void next() {
-      GPU_UNROLL
-      for (int i = 0; i < kParts; ++i) at[i] += step;
-    }
-  };
-  template <int kStep>
-  GPU_FN Walk walk(int32_t row) const {
-    Walk walk{{}, kStep * pitch};
-    GPU_UNROLL
-    for (int i = 0; i < kParts; ++i) walk.at[i] = base[i] + row * pitch;
-    return walk;
-  }
-};
-
-// Where the first token and head lie, and from token to token.
-template <class T>
-struct Pitched {
-  const T* base;
-  int64_t pitch;
-};
-
-// Rows of a kv head's queries, or of what lies as they do: from one to the next head of the group, then on to the next token. An argument of
-// the kernel: what a step means is made at the launch, and no register holds it.
-template <class T, int kStep, int kParts_ = 1>
-struct GroupedRows {
-  static constexpr int kParts = kParts_;
-  Pitched<T> part[kParts];
-  int32_t size, group;
-  Divisor by_group;
-  int32_t heads;                       // of a step, beside whole tokens
-  int64_t step[kParts], wrap[kParts];  // elements; what is added where the group ends
-
-  template <class... Parts>
-  GroupedRows(const AttentionView<T>& view, const Parts&... parts)
-      : part{parts...}, size(view.size), group(view.group), by_group(view.by_group), heads(kStep % view.group) {
-    for (int i = 0; i < kParts; ++i) {
-      step[i] = kStep / view.group * part[i].pitch + kStep % view.group * view.size;
-      wrap[i] = part[i].pitch - static_cast<int64_t>(view.group) * view.size;
-    }
-  }
-
-  struct Walk {
-    const GroupedRows& rows;
-    const T* at[kParts];
-    int32_t head;
-    GPU_FN void next() {
-      head += rows.heads;
-      const bool wraps = head >= rows.group;
-      if (wraps) head -= rows.group;
-      GPU_UNROLL
-      for (int i = 0; i < kParts; ++i) at[i] += rows.step[i] + (wraps ? rows.wrap[i] : 0);
-    }
-  };
-  struct OfHead {
-    static constexpr int kParts = kParts_;
-    const GroupedRows& rows;
-    int32_t g;
-    template <int kWalk>
-    GPU_FN Walk walk(int32_t row) const {
-      static_assert(kWalk == kStep);
-      const int32_t token = rows.by_group.quotient(row), head = row - token * rows.group;
-      Walk walk{rows, {}, head};
-      GPU_UNROLL
-      for (int i = 0; i < kParts; ++i) walk.at[i] = rows.part[i].base + token * rows.part[i].pitch + (static_cast<int64_t>(g) * rows.group + head) * rows.size;
-      return walk;
-    }
-  };
-  GPU_FN OfHead of(int32_t g) const { return {*this, g}; }
-};
-
-// Rows [row, row + kRows) into a tile, of each part behind those of the one before; those from `end` on are zeros, as are numbers behind
-// `size`. Not awaited. Every thread takes as many rows as any other, kStep apart: their places in the tile differ by what is known here, so
-// that an address is a number in the instruction.
-template <int kRows, int kThreads, int kD, class Rows>
-GPU_FN void fetch_rows(const RowTile<kD>& tile, const Rows& rows, int32_t row, int32_t end, int size) {
-  constexpr int kPieces = RowTile<kD>::kPieces, kStep = kFetchStep<kThreads, kD>;
-  constexpr int kPlaces = kStep < 8 ? 8 / kStep : 1;
-  static_assert(kRows % kStep == 0 && kRows % 8 == 0 && kStep * kPieces % 32 == 0 && 8 % (8 / kPlaces) == 0);
-  const int thread = ptx::made_here(static_cast<int>(threadIdx.x)), piece = thread % kPieces, own = thread / kPieces;
-  if (own >= kStep) return;  // whole warps
-  const int32_t count = piece * 8 < size ? end - row - own : 0;
-  auto walk = rows.template walk<kStep>(row + own);
-  ptx::SharedAt to[kPlaces];
-  GPU_UNROLL
-  for (int i = 0; i < kPlaces; ++i) to[i] = ptx::shared_at(tile.at(own + i * kStep, piece));
-  GPU_UNROLL
-  for (int i = 0; i < kRows / kStep; ++i, walk.next()) {
-    GPU_UNROLL
-    for (int part = 0; part < Rows::kParts; ++part) {
-      const ptx::SharedAt at = to[i % kPlaces] + i / kPlaces * kPlaces * kStep * kPieces * 16 + part * kTileBytes<kD, kRows>;
-      ptx::cp_async16(at, walk.at[part] + piece * 8, i * kStep < count);
-    }
-  }
-}
 
 template <int kTiles, int kColumns>
 using Fragments = float[kTiles][kColumns / 8][4];
@@ -178,8 +30,7 @@ GPU_FN void clear(float (&sums)[kTiles][kColumns][4]) {
 // A tile's rows from `row` on as a left factor.
 template <int kTiles, int kSteps, int kD>
 GPU_FN void load_left(uint32_t (&left)[kTiles][kSteps][4], const RowTile<kD>& rows, int row) {
-  const int lane = static_cast<int>(lane_id());
-  const auto on_left = rows.lane(row + lane % 16, lane / 16);
+  const auto on_left = rows.as_left(row);
   GPU_UNROLL
   for (int t = 0; t < kTiles; ++t) {
     GPU_UNROLL
@@ -189,11 +40,11 @@ GPU_FN void load_left(uint32_t (&left)[kTiles][kSteps][4], const RowTile<kD>& ro
 
 // sums += left (rows of b, from b_row)^T, of step k of their depth.
 template <class T, int kTiles, int kColumns, class Lane>
-GPU_FN void multiply_step(float (&sums)[kTiles][kColumns][4], const uint32_t (&left)[kTiles][4], const Lane& as_columns, int b_row, int k) {
+GPU_FN void multiply_step(float (&sums)[kTiles][kColumns][4], const uint32_t (&left)[kTiles][4], const Lane& on_columns, int b_row, int k) {
   GPU_UNROLL
   for (int n = 0; n < kColumns; n += 2) {
     uint32_t right[4];
-    ptx::ldmatrix_x4(right, as_columns.at(b_row + n * 8, k * 2));
+    ptx::ldmatrix_x4(right, on_columns.at(b_row + n * 8, k * 2));
     GPU_UNROLL
     for (int t = 0; t < kTiles; ++t) {
       ptx::mma_m16n8k16<T>(sums[t][n], left[t], right[0], right[1]);
@@ -205,40 +56,39 @@ GPU_FN void multiply_step(float (&sums)[kTiles][kColumns][4], const uint32_t (&l
 // sums = (the warp's rows of a, from a_row) (all rows of b)^T.
 template <class T, int kTiles, int kColumns, int kD>
 GPU_FN void multiply_rows(float (&sums)[kTiles][kColumns][4], const RowTile<kD>& a, int a_row, const RowTile<kD>& b) {
-  const int lane = static_cast<int>(lane_id());
-  const auto on_left = a.lane(a_row + lane % 16, lane / 16), as_columns = b.lane(lane % 8 + lane / 16 * 8, lane / 8 % 2);
+  const auto on_left = a.as_left(a_row), on_columns = b.as_columns();
   clear(sums);
   GPU_UNROLL
   for (int k = 0; k < kD / 16; ++k) {
     uint32_t left[kTiles][4];
     GPU_UNROLL
     for (int t = 0; t < kTiles; ++t) ptx::ldmatrix_x4(left[t], on_left.at(t * 16, k * 2));
-    multiply_step<T>(sums, left, as_columns, 0, k);
+    multiply_step<T>(sums, left, on_columns, 0, k);
   }
 }
 
 // sums = left (rows of b, from b_row)^T.
 template <class T, int kTiles, int kColumns, int kSteps, class Lane>
-GPU_FN void multiply_left(float (&sums)[kTiles][kColumns][4], const uint32_t (&left)[kTiles][kSteps][4], const Lane& as_columns, int b_row) {
+GPU_FN void multiply_left(float (&sums)[kTiles][kColumns][4], const uint32_t (&left)[kTiles][kSteps][4], const Lane& on_columns, int b_row) {
   clear(sums);
   GPU_UNROLL
   for (int k = 0; k < kSteps; ++k) {
     uint32_t step[kTiles][4];
     GPU_UNROLL
     for (int i = 0; i < kTiles * 4; ++i) step[i / 4][i % 4] = left[i / 4][k][i % 4];
-    multiply_step<T>(sums, step, as_columns, b_row, k);
+    multiply_step<T>(sums, step, on_columns, b_row, k);
   }
 }
 
 // totals += weights (rows of a tile, from `row`).
 template <class T, int kTiles, int kSteps, int kColumns, class Lane>
-GPU_FN void add_weighted_rows(float (&totals)[kTiles][kColumns][4], const uint32_t (&weights)[kTiles][kSteps][4], const Lane& as_rows, int row) {
+GPU_FN void add_weighted_rows(float (&totals)[kTiles][kColumns][4], const uint32_t (&weights)[kTiles][kSteps][4], const Lane& on_rows, int row) {
   GPU_UNROLL
   for (int k = 0; k < kSteps; ++k) {
     GPU_UNROLL
     for (int n = 0; n < kColumns; n += 2) {
       uint32_t right[4];
-      ptx::ldmatrix_x4_trans(right, as_rows.at(row + k * 16, n));
+      ptx::ldmatrix_x4_trans(right, on_rows.at(row + k * 16, n));
       GPU_UNROLL
       for (int t = 0; t < kTiles; ++t) {
         ptx::mma_m16n8k16<T>(totals[t][n], weights[t][k], right[0], right[1]);
@@ -249,8 +99,7 @@ GPU_FN void add_weighted_rows(float (&totals)[kTiles][kColumns][4], const uint32
 }
 template <class T, int kTiles, int kSteps, int kColumns, int kD>
 GPU_FN void add_weighted_rows(float (&totals)[kTiles][kColumns][4], const uint32_t (&weights)[kTiles][kSteps][4], const RowTile<kD>& rows) {
-  const int lane = static_cast<int>(lane_id());
-  add_weighted_rows<T>(totals, weights, rows.lane(lane % 16, lane / 16), 0);
+  add_weighted_rows<T>(totals, weights, rows.as_rows(), 0);
 }
 
 template <class T, int kTiles, int kSteps>
