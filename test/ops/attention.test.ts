@@ -36,6 +36,9 @@ const cases: readonly Case[] = [
   { lengths: [33, 100], H: 1, G: 1, D: 128, window: 0 },
   { lengths: [20, 31, 9], H: 7, G: 1, D: 64, window: 0 }, // heads that no step from row to row is a multiple of
   { lengths: [90], H: 2, G: 1, D: 96, window: 0 },
+  { lengths: [90, 33], H: 2, G: 1, D: 96, window: 20 },
+  { lengths: [30, 71], H: 2, G: 1, D: 128, window: 25 },
+  { lengths: [75, 60], H: 3, G: 1, D: 64, window: 33 },
   { lengths: [100, 45], H: 2, G: 1, D: 32, window: 0 },
   { lengths: [1040], H: 1, G: 1, D: 4, window: 0 },
   { lengths: [66], H: 2, G: 1, D: 8, window: 1 },
