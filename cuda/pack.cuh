@@ -42,8 +42,8 @@ GPU_FN void store(T* to, const Floats<kCount>& values) {
   *reinterpret_cast<Pack<T, kCount>*>(to) = pack_of<T>(values);
 }
 
-// The first `count` of them: at once where that is all, and `to` is aligned. The instruction is
-// named, since of two ways that store the same elements the compiler makes one that stores them singly.
+// The first `count` of them: at once where that is all, and `to` is aligned. The instruction is named, since of two ways that store the same
+// elements the compiler makes one that stores them singly.
 template <int kCount, class T>
 GPU_FN void store_first(T* to, const Floats<kCount>& values, int64_t count) {
   const Pack<T, kCount> pack = pack_of<T>(values);

@@ -62,9 +62,9 @@ class AmxEmulation {
     each<c>([this](float& sum, int64_t row, int64_t column) {
       float lower = 0, upper = 0;
       for (int64_t k = 0; k < columns(a); ++k) {
-        const uint32_t left = bits_of(tiles_[a][row][k]), right = bits_of(tiles_[b][k][column]);
-        lower += number_of(left << 16) * number_of(right << 16);
-        upper += number_of(left & 0xffff0000u) * number_of(right & 0xffff0000u);
+        const auto left = __builtin_bit_cast(uint32_t, tiles_[a][row][k]), right = __builtin_bit_cast(uint32_t, tiles_[b][k][column]);
+        lower += __builtin_bit_cast(float, left << 16) * __builtin_bit_cast(float, right << 16);
+        upper += __builtin_bit_cast(float, left & 0xffff0000u) * __builtin_bit_cast(float, right & 0xffff0000u);
       }
       sum += lower + upper;
     });
@@ -75,16 +75,6 @@ class AmxEmulation {
  private:
   static void require(bool fact) {
     if (!fact) __builtin_trap();
-  }
-  static uint32_t bits_of(float number) {
-    uint32_t bits;
-    memcpy(&bits, &number, sizeof bits);
-    return bits;
-  }
-  static float number_of(uint32_t bits) {
-    float number;
-    memcpy(&number, &bits, sizeof number);
-    return number;
   }
   int64_t rows(int tile) const { return configured_.rows[tile]; }
   int64_t columns(int tile) const { return configured_.row_bytes[tile] / 4; }

@@ -13,13 +13,32 @@ bool is_frozen(const Gemm& gemm, int left) {
   return false;
 }
 
+Words words_of(FrozenProducts frozen) {
+  switch (frozen) {
+    case FrozenProducts::f32: return Words::f32;
+    case FrozenProducts::pairs: return Words::bf16_pairs;
+    case FrozenProducts::tiles:
+    case FrozenProducts::emulated_tiles: return Words::bf16_tiles;
+  }
+  return Words::f32;
+}
+
+const char* name_of(Words words) {
+  switch (words) {
+    case Words::f32: return "f32";
+    case Words::bf16_pairs: return "bf16";
+    case Words::bf16_tiles: return "bf16 by AMX";
+  }
+  return "";
+}
+
 }  // namespace
 
 Words left_words(const Gemm& gemm, const Plan& plan, int i) { return is_frozen(gemm, i) ? plan.words : Words::f32; }
 
 Plan plan_gemm(const Gemm& gemm, FrozenProducts frozen) {
   Plan plan{};
-  plan.words = frozen == FrozenProducts::f32 ? Words::f32 : frozen == FrozenProducts::pairs ? Words::bf16_pairs : Words::bf16_tiles;
+  plan.words = words_of(frozen);
   plan.emulated = frozen == FrozenProducts::emulated_tiles;
   for (int i = 0; i < gemm.left_count; ++i)
     plan.width += count_words(left_words(gemm, plan, i), gemm.lefts[i].k);
@@ -109,7 +128,7 @@ void format_plan(const Gemm& gemm, const Plan& plan, int threads, char* text, si
     for (int64_t left = gemm.columns[c].n; left > 0; left -= next_block(left, threads)) ++blocks;
   }
   snprintf(text, size, "gemm %lldx%lldx%lld, %s: tile %dx%d, %lld turns of %lld rows in %lld panels, %lld blocks of at most %lld columns, %lld slabs of at most %lld words, %d sides",
-           static_cast<long long>(gemm.m), n, k, plan.words == Words::f32 ? "f32" : plan.words == Words::bf16_pairs ? "bf16" : "bf16 by AMX", kTileRows, kTileCols, static_cast<long long>(plan.turns),
+           static_cast<long long>(gemm.m), n, k, name_of(plan.words), kTileRows, kTileCols, static_cast<long long>(plan.turns),
            static_cast<long long>(plan.turn_rows), static_cast<long long>(plan.panels), blocks, static_cast<long long>(kMaxBlock), slabs,
            static_cast<long long>(kMaxDepth), gemm.side_count);
 }
